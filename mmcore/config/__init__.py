@@ -1,0 +1,64 @@
+"""The pydantic models of one run's YAML: load, check, digest."""
+
+from mmcore.config.base import Part, Settings
+from mmcore.config.data import (
+    AudioSettings,
+    Columns,
+    DataConfig,
+    ImageSettings,
+    ModalitySettings,
+    ShardsConfig,
+    TextSettings,
+)
+from mmcore.config.features import (
+    CnnSettings,
+    EncoderSettings,
+    LogmelCnnSettings,
+    NeuralEncoder,
+    NgramSettings,
+    TrainedEncoder,
+)
+from mmcore.config.fusion import (
+    AutoencoderSettings,
+    CcaSettings,
+    ConcatSettings,
+    FusionConfig,
+    FusionMethod,
+    LateSettings,
+    MethodSettings,
+    NeuralFusion,
+    WeightedSettings,
+)
+from mmcore.config.load import load
+from mmcore.config.run import ComputeConfig, DaskConfig, RunConfig
+
+__all__ = [
+    "AudioSettings",
+    "AutoencoderSettings",
+    "CcaSettings",
+    "CnnSettings",
+    "Columns",
+    "ComputeConfig",
+    "ConcatSettings",
+    "DaskConfig",
+    "DataConfig",
+    "EncoderSettings",
+    "FusionConfig",
+    "FusionMethod",
+    "ImageSettings",
+    "LateSettings",
+    "LogmelCnnSettings",
+    "MethodSettings",
+    "ModalitySettings",
+    "NeuralEncoder",
+    "NeuralFusion",
+    "NgramSettings",
+    "Part",
+    "RunConfig",
+    "Settings",
+    "ShardsConfig",
+    "TextSettings",
+    "TrainedEncoder",
+    "WeightedSettings",
+    "load",
+]

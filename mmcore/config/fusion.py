@@ -1,0 +1,119 @@
+"""The fusion methods and how the best of them is chosen."""
+
+from __future__ import annotations
+
+from typing import Annotated, Any, ClassVar, Literal
+
+from pydantic import BeforeValidator, Field
+
+from mmcore.config.base import Part, Settings
+
+
+class FusionMethod(Settings):
+    """What all fusion methods have in common. The fields are the constructor's arguments."""
+
+    scaling: Literal["none", "standard", "l2"] = "standard"
+    """How each view is scaled first, fitted on its present training rows."""
+
+
+class NeuralFusion(FusionMethod):
+    """What the methods trained by backpropagation have in common."""
+
+    epochs: int = Field(100, ge=1)
+    """At most this many passes over the training split."""
+    patience: int = Field(10, ge=1)
+    """Stop after this many epochs without a better validation loss."""
+    batch_size: int = Field(128, ge=1)
+    learning_rate: float = Field(2e-3, gt=0)
+    weight_decay: float = Field(1e-2, ge=0)
+    modality_dropout: float = Field(0.2, ge=0, lt=1)
+    """Share of present modalities hidden in training (one always stays), so that none is leaned on alone."""
+
+
+class ConcatSettings(FusionMethod):
+    """Views side by side, absent ones imputed, then a regularised linear classifier."""
+
+    implementation: ClassVar[str] = "mmcore.fusion.concat:ConcatFusion"
+
+    method: Literal["concat"] = "concat"
+    C: float = Field(1.0, gt=0)
+    """Inverse strength of the L2 penalty."""
+    impute: Literal["mean", "ridge"] = "mean"
+    """Absent views: the training mean, or ridge regression from the present ones."""
+
+
+class LateSettings(FusionMethod):
+    """The mean of the log probabilities of one linear classifier per modality, over the present modalities."""
+
+    implementation: ClassVar[str] = "mmcore.fusion.late:LateFusion"
+
+    method: Literal["late"] = "late"
+    C: float = Field(1.0, gt=0)
+    """Inverse strength of the L2 penalty of each classifier."""
+
+
+class WeightedSettings(NeuralFusion):
+    """A weighted sum of per-modality projections; the weights are learned."""
+
+    implementation: ClassVar[str] = "mmcore.fusion.weighted:WeightedFusion"
+
+    method: Literal["weighted"] = "weighted"
+    weights: Literal["learned", "gated"] = "learned"
+    """One weight per modality, or weights for each sample from its own views."""
+    dim: int = Field(64, ge=1)
+    """Width of the space in which the sum is taken."""
+
+
+class CcaSettings(FusionMethod):
+    """Regularised (multiset) canonical correlation analysis, then a linear classifier on the shared space."""
+
+    implementation: ClassVar[str] = "mmcore.fusion.cca:CcaFusion"
+
+    method: Literal["cca"] = "cca"
+    n_components: int = Field(16, ge=1)
+    """Width of the shared space."""
+    shrinkage: float = Field(0.1, ge=0, le=1)
+    """Ridge on each view's covariance: 0 is CCA, 1 is PLS."""
+    C: float = Field(1.0, gt=0)
+    """Inverse strength of the classifier's L2 penalty."""
+
+
+class AutoencoderSettings(NeuralFusion):
+    """A multimodal autoencoder: one code from the present modalities reconstructs all; a head predicts the class."""
+
+    implementation: ClassVar[str] = "mmcore.fusion.autoencoder:AutoencoderFusion"
+
+    method: Literal["autoencoder"] = "autoencoder"
+    dim: int = Field(32, ge=1)
+    """Width of the shared code."""
+    hidden: int = Field(128, ge=1)
+    """Width of the hidden layers."""
+    reconstruction: float = Field(0.1, ge=0)
+    """Weight of the reconstruction loss beside the classification loss."""
+
+
+AnyFusion = Annotated[
+    ConcatSettings | LateSettings | WeightedSettings | CcaSettings | AutoencoderSettings, Field(discriminator="method")
+]
+
+
+def _by_name(value: Any) -> Any:
+    return {"method": value} if isinstance(value, str) else value
+
+
+MethodSettings = Annotated[AnyFusion, BeforeValidator(_by_name)]
+
+
+def _one_of_each() -> list[AnyFusion]:
+    return [ConcatSettings(), WeightedSettings(), CcaSettings(), AutoencoderSettings()]
+
+
+class FusionConfig(Part):
+    """Which methods are trained and how the best is chosen."""
+
+    methods: list[MethodSettings] = Field(default_factory=_one_of_each, min_length=1)
+    """Names, or names with settings: `[concat, {method: cca, n_components: 8}]`."""
+    metric: Literal["log_loss", "accuracy", "macro_f1"] = "log_loss"
+    """What the best method is chosen by, on the validation split."""
+    seed: int = Field(0, ge=0)
+    """Seed of all fusion models."""

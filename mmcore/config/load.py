@@ -1,0 +1,174 @@
+"""Reading a run's YAML, with every problem found at once and the nearest known key named."""
+
+from __future__ import annotations
+
+import difflib
+import os
+import typing
+from collections.abc import Iterable, Mapping, Sequence
+from pathlib import Path
+from typing import Any
+
+import yaml
+from pydantic import BaseModel, ValidationError
+
+from mmcore.config.run import RunConfig
+from mmcore.errors import ConfigError, Problem
+
+PATH_FIELDS = (("data", "manifest"), ("data", "root"), ("output",))
+"""Fields that hold paths: relative ones start from the YAML's folder, those of overrides from where one stands."""
+
+
+def load(file: str | Path, overrides: Sequence[str] = ()) -> RunConfig:
+    """The configuration in the YAML `file`, with `key.path=value` overrides applied.
+
+    Raises ConfigError with all problems of the file and the overrides.
+    """
+    path = Path(file)
+    values = _read(path)
+    _absolute(values, path.resolve().parent)
+    problems = [problem for text in overrides if (problem := _override(values, text))]
+    try:
+        config = RunConfig.model_validate(values)
+    except ValidationError as error:
+        raise ConfigError([*problems, *problems_of(error, str(file))]) from None
+    if problems:
+        raise ConfigError(problems)
+    return config
+
+
+def problems_of(error: ValidationError, file: str) -> list[Problem]:
+    """Pydantic's findings in a user's words."""
+    return [_problem(dict(found), file) for found in error.errors(include_url=False)]
+
+
+def _read(path: Path) -> dict[str, Any]:
+    def fault(what: str, fix: str) -> ConfigError:
+        return ConfigError(Problem(str(path), what, fix))
+
+    try:
+        values = yaml.safe_load(path.read_text(encoding="utf-8"))
+    except FileNotFoundError:
+        raise fault("there is no such file.", "Give the path of a pipeline YAML.") from None
+    except IsADirectoryError:
+        raise fault("this is a folder.", "Give the path of the YAML in it.") from None
+    except (OSError, UnicodeDecodeError) as error:
+        raise fault(f"cannot be read ({error}).", "It must be a readable UTF-8 text file.") from None
+    except yaml.YAMLError as error:
+        mark = getattr(error, "problem_mark", None)
+        line = f" at line {mark.line + 1}, column {mark.column + 1}" if mark else ""
+        reason = getattr(error, "problem", None) or "it cannot be parsed"
+        raise fault(f"not valid YAML{line}: {reason}.", "Mind indentation and quotes.") from None
+    if not isinstance(values, dict):
+        raise fault("holds no settings.", "It must be a mapping that starts with `name:` and `data:`.")
+    return values
+
+
+def _absolute(values: dict[str, Any], base: Path) -> None:
+    """Make the path fields of `values` absolute, starting from `base`."""
+    for *parents, name in PATH_FIELDS:
+        part: Any = values
+        for parent in parents:
+            part = part.get(parent) if isinstance(part, dict) else None
+        if isinstance(part, dict):
+            if isinstance(part.get(name), str):
+                part[name] = _from(base, part[name])
+            elif isinstance(part.get(name), list):
+                part[name] = [_from(base, item) if isinstance(item, str) else item for item in part[name]]
+    if "output" not in values:
+        values["output"] = _from(base, RunConfig.model_fields["output"].default)
+
+
+def _from(base: Path, path: str) -> str:
+    return path if "://" in path else os.path.normpath(base / os.path.expanduser(path))
+
+
+def _override(values: dict[str, Any], text: str) -> Problem | None:
+    """Put one `key.path=value` into `values`; the problem if it cannot be."""
+    name, equals, value_text = text.partition("=")
+    keys = name.strip().split(".")
+    if not equals or not all(keys):
+        return Problem(text, "not an override.", "Write key.path=value, as data.limit=100.")
+    try:
+        value = yaml.safe_load(value_text)
+    except yaml.YAMLError:
+        return Problem(text, "the value is not valid YAML.", "Put quotes around it.")
+    one: dict[str, Any] = {keys[-1]: value}
+    for key in reversed(keys[:-1]):
+        one = {key: one}
+    if value is not None:
+        _absolute_only(one, Path.cwd())
+    part = values
+    for depth, key in enumerate(keys[:-1]):
+        one = one[key]
+        inner = part.setdefault(key, {})
+        if not isinstance(inner, dict):
+            return Problem(text, f"{'.'.join(keys[: depth + 1])} is not a mapping.", "Override it as a whole.")
+        part = inner
+    part[keys[-1]] = one[keys[-1]]
+    return None
+
+
+def _absolute_only(values: dict[str, Any], base: Path) -> None:
+    had_output = "output" in values
+    _absolute(values, base)
+    if not had_output:
+        values.pop("output", None)
+
+
+def _problem(found: Mapping[str, Any], file: str) -> Problem:
+    where = ".".join(str(part) for part in found["loc"])
+    here = f"{file}: {where}" if where else file
+    if found["type"] == "extra_forbidden":
+        known = _fields_at(RunConfig, found["loc"][:-1])
+        near = difflib.get_close_matches(str(found["loc"][-1]), known, n=1, cutoff=0.5)
+        fix = f"Did you mean {near[0]!r}?" if near else f"Known here: {', '.join(sorted(known))}."
+        return Problem(here, "unknown key.", fix)
+    if found["type"] == "missing":
+        return Problem(here, "this key is required.", "Add it.")
+    if found["type"] == "union_tag_invalid":
+        context = found["ctx"]
+        known = [tag.strip(" '") for tag in str(context["expected_tags"]).split(",")]
+        near = difflib.get_close_matches(str(context["tag"]), known, n=1, cutoff=0.4)
+        fix = f"Did you mean {near[0]!r}?" if near else ""
+        name = str(context["discriminator"]).strip("'")
+        fix = f"{fix} Known: {', '.join(known)}.".strip()
+        return Problem(f"{here}.{name}", f"unknown {name} {context['tag']!r}.", fix)
+    if found["type"] == "union_tag_not_found":
+        name = str(found["ctx"]["discriminator"]).strip("'")
+        return Problem(here, f"needs {name!r}.", "Say which kind it is.")
+    message = str(found["msg"]).removeprefix("Value error, ")
+    got = "" if found["type"] == "value_error" else f", got {_short(found['input'])}"
+    return Problem(here, f"{message}{got}.")
+
+
+def _short(value: Any) -> str:
+    text = repr(value)
+    return text if len(text) <= 60 else text[:57] + "..."
+
+
+def _fields_at(model: type[BaseModel], where: Iterable[str | int]) -> list[str]:
+    """Names of the fields that a mapping at this place of the configuration may have."""
+    models = {model}
+    for part in where:
+        entered = {
+            inner
+            for one in models
+            if part in one.model_fields
+            for inner in _models_in(one.model_fields[str(part)].annotation)
+        }
+        if entered:
+            models = entered
+        elif tagged := {one for one in models if _has_tag(one, part)}:
+            models = tagged
+    return sorted({name for one in models for name in one.model_fields})
+
+
+def _models_in(annotation: Any) -> set[type[BaseModel]]:
+    if isinstance(annotation, type) and issubclass(annotation, BaseModel):
+        return {annotation}
+    return {found for argument in typing.get_args(annotation) for found in _models_in(argument)}
+
+
+def _has_tag(model: type[BaseModel], tag: str | int) -> bool:
+    return any(tag in typing.get_args(field.annotation) for field in model.model_fields.values())

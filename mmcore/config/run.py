@@ -1,0 +1,80 @@
+"""One run's whole configuration."""
+
+from __future__ import annotations
+
+from typing import Any, Literal
+
+from pydantic import Field, model_validator
+
+from mmcore.config.base import Part
+from mmcore.config.data import DataConfig, ShardsConfig
+from mmcore.config.features import EncoderSettings
+from mmcore.config.fusion import FusionConfig
+
+
+class DaskConfig(Part):
+    """The Dask cluster: local processes by default, a running scheduler, or any cluster class."""
+
+    workers: int | Literal["auto"] = "auto"
+    """Local worker processes; `auto` is one per core, 0 does all work in the run's own process."""
+    address: str | None = None
+    """A running scheduler, as `tcp://host:8786`."""
+    cluster_class: str | None = None
+    """`module.Class` of a cluster to start, as `dask_jobqueue.SLURMCluster`."""
+    cluster_kwargs: dict[str, Any] = Field(default_factory=dict)
+    """Arguments of `cluster_class`."""
+    memory_limit: str = "auto"
+    """Memory of one local worker, as `4GiB`."""
+
+    @model_validator(mode="after")
+    def _one_way(self) -> DaskConfig:
+        if self.address and self.cluster_class:
+            raise ValueError("give address or cluster_class, not both")
+        return self
+
+
+class ComputeConfig(Part):
+    """Where and with how much the work is done."""
+
+    dask: DaskConfig = DaskConfig()
+    device: Literal["auto", "cpu", "cuda", "mps"] = "auto"
+    """Where networks are trained and run; `auto` takes a GPU where there is one."""
+    threads: int = Field(1, ge=1)
+    """Threads of one training or extraction job on the CPU; part of a model's digest."""
+    retries: int = Field(2, ge=0)
+    """How often a job that raised an error is tried again."""
+    sample_timeout_s: float = Field(60.0, gt=0)
+    """Decoding one sample may take this long."""
+
+
+class RunConfig(Part):
+    """Raw files to a report: one run."""
+
+    name: str = Field("run", pattern=r"^[A-Za-z0-9][A-Za-z0-9_.-]{0,63}$")
+    """Shown everywhere; starts the run's id."""
+    data: DataConfig
+    shards: ShardsConfig = ShardsConfig()
+    features: dict[str, EncoderSettings]
+    """One encoder per modality."""
+    fusion: FusionConfig = FusionConfig()
+    compute: ComputeConfig = ComputeConfig()
+    output: str = "output"
+    """Root of everything written: a folder (relative to the YAML's) or any fsspec URL. Runs may share one."""
+
+    @model_validator(mode="after")
+    def _encoders_fit_modalities(self) -> RunConfig:
+        for name, encoder in self.features.items():
+            modality = self.data.modalities.get(name)
+            if modality is None:
+                raise ValueError(
+                    f"features.{name}: no such modality in data.modalities; there are: "
+                    + ", ".join(self.data.modalities)
+                )
+            if modality.kind != encoder.modality_kind:
+                raise ValueError(
+                    f"features.{name}: encoder {encoder.encoder!r} reads {encoder.modality_kind}, "
+                    f"and {name} is {modality.kind}"
+                )
+        if missing := [name for name in self.data.modalities if name not in self.features]:
+            raise ValueError(f"features: no encoder for {', '.join(missing)}")
+        return self

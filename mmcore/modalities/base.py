@@ -1,0 +1,109 @@
+"""What a modality is: how its bytes are decoded, checked, normalised, stored and loaded."""
+
+from __future__ import annotations
+
+from abc import ABC, abstractmethod
+from collections.abc import Mapping
+from dataclasses import dataclass
+from typing import Any, ClassVar, Generic, TypeVar
+
+from mmcore.records import Json
+
+Value = TypeVar("Value")
+
+REASONS: Mapping[str, str] = {
+    "missing-file": "The manifest names a file that is not there.",
+    "outside-root": "The path leads out of the data's root.",
+    "empty-file": "The file has no bytes.",
+    "too-many-bytes": "The file is larger than max_bytes.",
+    "too-large": "The picture has more pixels than max_pixels.",
+    "too-short": "The sound is shorter than min_duration_s.",
+    "unknown-format": "The bytes are of no format that this modality knows.",
+    "truncated": "The file ends before its content does.",
+    "corrupt": "The file's format is known, but its content cannot be decoded.",
+    "not-finite": "The sound holds NaN or infinity.",
+    "not-utf8": "The text is not valid UTF-8.",
+    "empty-text": "No text is left after normalisation.",
+    "duplicate-key": "Several rows have this key; all of them are set aside.",
+    "missing-key": "The row has no key.",
+    "bad-key": "The key cannot name a file in a tar.",
+    "missing-label": "The row has no label.",
+    "unknown-split": "The row's split is none of train, val and test.",
+    "no-modality": "The sample has no usable modality left.",
+    "dropped": "The sample was dropped because one of its modalities was bad (data.bad_modality: drop).",
+    "io-error": "Reading the file failed.",
+    "time-limit": "Decoding took longer than compute.sample_timeout_s.",
+    "codec-died": "The process died while it decoded this sample.",
+}
+"""Every reason code of the quarantine, and what it means."""
+
+CIRCUMSTANTIAL = frozenset({"io-error", "time-limit", "codec-died"})
+"""Reasons that do not follow from the input alone: trying again may help."""
+
+
+@dataclass(frozen=True)
+class Rejected:
+    """Why a value is unfit: a code of `REASONS` and a sentence for a person."""
+
+    code: str
+    message: str
+
+    def __post_init__(self) -> None:
+        if self.code not in REASONS:
+            raise ValueError(f"{self.code!r} is not a reason code; add it to REASONS")
+
+
+@dataclass(frozen=True)
+class Member:
+    """One modality of one sample, ready for a shard."""
+
+    data: bytes
+    facts: Mapping[str, Json]
+    """Plain facts for the index: at least what `check` found, about the source as it came."""
+
+
+class Modality(ABC, Generic[Value]):
+    """One kind of media. All methods are pure: no file is opened, nothing is kept between calls.
+
+    Limits are checked before memory is taken: `decode` reads the header first. Bad input gives a `Rejected`,
+    never an exception.
+    """
+
+    kind: ClassVar[str]
+
+    @property
+    @abstractmethod
+    def extension(self) -> str:
+        """Ending of members in the tar, without the dot."""
+
+    @abstractmethod
+    def decode(self, data: bytes) -> Value | Rejected:
+        """The value in a file's bytes, within the settings' limits."""
+
+    @abstractmethod
+    def check(self, value: Value) -> dict[str, Json] | Rejected:
+        """Facts about the value as it came, or why it is unfit."""
+
+    @abstractmethod
+    def normalise(self, value: Value) -> Value:
+        """The value as the settings want it."""
+
+    @abstractmethod
+    def encode(self, value: Value) -> bytes:
+        """The normalised value as a member's bytes: equal values, equal bytes."""
+
+    @abstractmethod
+    def load(self, data: bytes) -> Any:
+        """A member's bytes as an encoder takes them (an array, or a str for text)."""
+
+    def process(self, data: bytes) -> Member | Rejected:
+        """A source file's bytes as a member: decode, check, normalise, encode."""
+        if not data:
+            return Rejected("empty-file", "the file has no bytes")
+        value = self.decode(data)
+        if isinstance(value, Rejected):
+            return value
+        facts = self.check(value)
+        if isinstance(facts, Rejected):
+            return facts
+        return Member(self.encode(self.normalise(value)), facts)
