@@ -117,10 +117,12 @@ def _absolute_only(values: dict[str, Any], base: Path) -> None:
 
 
 def _problem(found: Mapping[str, Any], file: str) -> Problem:
-    where = ".".join(str(part) for part in found["loc"])
+    loc = found["loc"]
+    extra = found["type"] == "extra_forbidden"
+    written, known = _walk(loc[:-1] if extra else loc)
+    where = ".".join([*written, str(loc[-1])] if extra else written)
     here = f"{file}: {where}" if where else file
-    if found["type"] == "extra_forbidden":
-        known = _fields_at(RunConfig, found["loc"][:-1])
+    if extra:
         near = difflib.get_close_matches(str(found["loc"][-1]), known, n=1, cutoff=0.5)
         fix = f"Did you mean {near[0]!r}?" if near else f"Known here: {', '.join(sorted(known))}."
         return Problem(here, "unknown key.", fix)
@@ -147,27 +149,40 @@ def _short(value: Any) -> str:
     return text if len(text) <= 60 else text[:57] + "..."
 
 
-def _fields_at(model: type[BaseModel], where: Iterable[str | int]) -> list[str]:
-    """Names of the fields that a mapping at this place of the configuration may have."""
-    models = {model}
+def _walk(where: Iterable[str | int]) -> tuple[list[str], list[str]]:
+    """A place of the configuration as a person would write it, and the names of the fields that it has.
+
+    Pydantic puts the tag of a union into the place (`modalities.photo.image.size`); a person does not.
+    """
+    here: Any = RunConfig
+    written: list[str] = []
     for part in where:
-        entered = {
-            inner
-            for one in models
-            if part in one.model_fields
-            for inner in _models_in(one.model_fields[str(part)].annotation)
-        }
-        if entered:
-            models = entered
-        elif tagged := {one for one in models if _has_tag(one, part)}:
-            models = tagged
-    return sorted({name for one in models for name in one.model_fields})
+        models = _models_in(here)
+        entered = [model.model_fields[str(part)].annotation for model in models if part in model.model_fields]
+        container = _container(here)
+        if container is not None:
+            here = container
+        elif entered:
+            here = entered[0]
+        elif tagged := [model for model in models if _has_tag(model, part)]:
+            here = tagged[0]
+            continue
+        written.append(str(part))
+    return written, sorted({name for model in _models_in(here) for name in model.model_fields})
 
 
-def _models_in(annotation: Any) -> set[type[BaseModel]]:
+def _container(annotation: Any) -> Any:
+    """What a list or dict holds; None for anything else."""
+    origin = typing.get_origin(annotation)
+    if origin is typing.Annotated:
+        return _container(typing.get_args(annotation)[0])
+    return typing.get_args(annotation)[-1] if origin in (list, dict) else None
+
+
+def _models_in(annotation: Any) -> list[type[BaseModel]]:
     if isinstance(annotation, type) and issubclass(annotation, BaseModel):
-        return {annotation}
-    return {found for argument in typing.get_args(annotation) for found in _models_in(argument)}
+        return [annotation]
+    return [found for argument in typing.get_args(annotation) for found in _models_in(argument)]
 
 
 def _has_tag(model: type[BaseModel], tag: str | int) -> bool:
