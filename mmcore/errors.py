@@ -44,6 +44,10 @@ class InputError(MmcoreError):
         self.problems = [problems] if isinstance(problems, Problem) else list(problems)
         super().__init__("\n".join(str(problem) for problem in self.problems))
 
+    def __reduce__(self) -> tuple[type[InputError], tuple[list[Problem]]]:
+        # An exception is otherwise made again from its message, and this one takes problems.
+        return type(self), (self.problems,)
+
 
 class ConfigError(InputError):
     """The YAML: an unknown key, a wrong type, a value out of range."""

@@ -1,0 +1,49 @@
+"""Where networks run."""
+
+from __future__ import annotations
+
+import ctypes
+import os
+import platform
+import sys
+
+from mmcore.config import ComputeConfig
+from mmcore.errors import ConfigError, Problem
+
+
+def device_of(compute: ComputeConfig) -> str:
+    """The device that `compute.device` stands for: `cpu`, `cuda` or `mps`; `auto` takes a GPU where there is one.
+
+    Torch is imported only on a machine that seems to have a GPU. Raises ConfigError for a GPU that is not there.
+    """
+    if compute.device == "cpu":
+        return "cpu"
+    found = [device for device in ("cuda", "mps") if _works(device)]
+    if compute.device == "auto":
+        return found[0] if found else "cpu"
+    if compute.device not in found:
+        what = f"{compute.device} was asked for, and torch finds no such device here."
+        fix = "Set it to auto or cpu, or install the driver and a torch build for it."
+        raise ConfigError(Problem("compute.device", what, fix))
+    return compute.device
+
+
+def _works(device: str) -> bool:
+    if not _conceivable(device):
+        return False
+    import torch
+
+    return torch.cuda.is_available() if device == "cuda" else torch.backends.mps.is_available()
+
+
+def _conceivable(device: str) -> bool:
+    """Whether asking torch (seconds to import) is worth while: a GPU's driver is installed."""
+    if device == "mps":
+        return sys.platform == "darwin" and platform.machine() == "arm64"
+    if os.path.exists("/dev/kfd"):  # AMD, which torch also calls cuda
+        return True
+    try:
+        ctypes.CDLL("nvcuda.dll" if sys.platform == "win32" else "libcuda.so.1")
+    except OSError:
+        return False
+    return True
