@@ -8,9 +8,9 @@ import re
 import threading
 import warnings
 from collections.abc import Iterator
-from contextlib import contextmanager, nullcontext
+from contextlib import contextmanager, nullcontext, suppress
 from dataclasses import dataclass, replace
-from typing import Any, ClassVar
+from typing import Any, ClassVar, cast
 
 import numpy as np
 from numpy.typing import NDArray
@@ -24,6 +24,8 @@ from mmcore.records import Json
 FORMATS = ("JPEG", "PNG", "GIF", "WEBP", "BMP", "DIB", "TIFF", "PPM", "ICO", "TGA", "JPEG2000", "AVIF")
 """What is opened. Pillow knows more, some of which start other programs (EPS)."""
 
+BAND_PIXELS = 1 << 20
+"""Pixels of more than 8 bits that are scaled at a time."""
 TIFF_STARTS = (b"II", b"MM")
 # Pillow also logs some of the errors that it raises; a reject says it once.
 logging.getLogger("PIL").setLevel(logging.CRITICAL)
@@ -77,7 +79,8 @@ class ImageModality(Modality[Picture]):
                     return self._too_large(f"{width} x {height} pixels")
                 mode, kind = image.mode, image.format or ""
                 image.load()
-                return Picture(_eight_bits(_upright(image)), kind, mode)
+                _turn_upright(image)
+                return Picture(_eight_bits(image), kind, mode)
             except (Image.DecompressionBombError, Image.DecompressionBombWarning) as error:
                 return self._too_large(_claimed(error))
             except _NotFiniteError as error:
@@ -153,12 +156,10 @@ def _own_limits(max_pixels: int) -> Iterator[None]:
             Image.MAX_IMAGE_PIXELS = before
 
 
-def _upright(image: Image.Image) -> Image.Image:
-    try:
-        return ImageOps.exif_transpose(image)
-    # Broken EXIF is common and says nothing about the pixels.
-    except Exception:
-        return image
+def _turn_upright(image: Image.Image) -> None:
+    # In place, since a picture may take hundreds of megabytes. Broken EXIF is common and no fault of the pixels.
+    with suppress(Exception):
+        ImageOps.exif_transpose(image, in_place=True)
 
 
 class _NotFiniteError(ValueError):
@@ -181,25 +182,31 @@ def _eight_bits(image: Image.Image) -> Image.Image:
 
 
 def _scaled(image: Image.Image) -> Image.Image:
-    """Grey of 12, 16 or 32 bits or of floats as 8 bits."""
-    values = np.asarray(image).astype(np.float32)
-    if not np.isfinite(values).all():
-        raise _NotFiniteError("the picture holds NaN or infinity")
-    low, high = _value_range(image, values)
-    pixels = np.clip(np.rint((values - low) * (255 / (high - low))), 0, 255).astype(np.uint8)
+    """Grey of 12, 16 or 32 bits or of floats as 8 bits; band by band, as floats take four times the memory."""
+    low, high = _value_range(image)
     transparent = image.info.get("transparency")
-    if not isinstance(transparent, int):
-        return Image.fromarray(pixels)
-    alpha = np.where(values == transparent, 0, 255).astype(np.uint8)
-    return Image.fromarray(np.stack([pixels, pixels, pixels, alpha], axis=2))
+    channels = 4 if isinstance(transparent, int) else 1
+    pixels = np.empty((image.height, image.width, channels), np.uint8)
+    rows = max(1, BAND_PIXELS // image.width)
+    for top in range(0, image.height, rows):
+        band = image.crop((0, top, image.width, min(top + rows, image.height)))
+        values = np.asarray(band).astype(np.float32)
+        if not np.isfinite(values).all():
+            raise _NotFiniteError("the picture holds NaN or infinity")
+        part = pixels[top : top + rows]
+        part[:, :, :3] = np.clip(np.rint((values - low) * (255 / (high - low))), 0, 255)[:, :, None]
+        if channels == 4:
+            part[:, :, 3] = np.where(values == transparent, 0, 255)
+    return Image.fromarray(pixels if channels == 4 else pixels[:, :, 0])
 
 
-def _value_range(image: Image.Image, values: NDArray[np.float32]) -> tuple[float, float]:
+def _value_range(image: Image.Image) -> tuple[float, float]:
+    """The values that become 0 and 255."""
     if image.mode.startswith("I;16"):
         tags: Any = getattr(image, "tag_v2", {})
         bits = tags.get(258, (16,))  # BitsPerSample: a TIFF may have 12
         return 0.0, float(2 ** min(bits[0] if isinstance(bits, tuple) else bits, 16) - 1)
-    low, high = float(values.min()), float(values.max())
+    low, high = cast("tuple[float, float]", image.getextrema())
     tops = [1.0, 255.0, 65535.0] if image.mode == "F" else [255.0, 65535.0]
     if image.mode == "I" and image.format in {"PNG", "PPM"}:
         tops = [65535.0]

@@ -1,0 +1,1 @@
+"""Sample data sets, made on the spot: what a first run works on."""

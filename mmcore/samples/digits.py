@@ -168,7 +168,7 @@ def _utterance(sample: _Sample) -> Utterance:
     return Utterance(
         DIGITS[sample.digit],
         voices[int(rng.integers(len(voices)))],
-        words_per_minute=int(rng.integers(120, 280)),
+        words_per_minute=int(rng.integers(130, 240)),
         pitch=int(rng.integers(15, 90)),
     )
 

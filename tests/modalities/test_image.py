@@ -272,3 +272,19 @@ def test_a_transparent_colour_of_a_16_bit_rgb_png_does_no_harm():
     body = chunk(b"IHDR", header) + chunk(b"tRNS", struct.pack(">HHH", 1, 2, 3)) + chunk(b"IDAT", pixel)
     png = b"\x89PNG\r\n\x1a\n" + body + chunk(b"IEND", b"")
     assert pixels_of(png, size=1).ravel().tolist() == [255, 0, 9]
+
+
+@pytest.mark.parametrize("mode", ["LA", "I;16", "CMYK"])
+def test_a_large_picture_takes_little_more_than_itself(mode, tmp_path):
+    """36 million pixels: at most two copies of 4 bytes a pixel at any time, beside the interpreter."""
+    Image.new(mode, (6000, 6000)).save(tmp_path / "large", "JPEG" if mode == "CMYK" else "PNG")
+    code = (
+        "import resource, sys\n"
+        "from mmcore.config import ImageSettings\n"
+        "from mmcore.modalities.image import ImageModality\n"
+        "member = ImageModality(ImageSettings(column='image')).process(open(sys.argv[1], 'rb').read())\n"
+        "assert member.facts['width'] == 6000\n"
+        "print(resource.getrusage(resource.RUSAGE_SELF).ru_maxrss // 1024)"
+    )
+    done = subprocess.run([sys.executable, "-c", code, str(tmp_path / "large")], capture_output=True, check=True)
+    assert int(done.stdout) < 288 + 120
