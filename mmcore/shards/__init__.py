@@ -1,0 +1,1 @@
+"""The one place that knows how shards are planned, written and read."""

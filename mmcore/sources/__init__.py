@@ -1,0 +1,1 @@
+"""Where samples come from: manifests, the paths in them, and fingerprints of what they name."""

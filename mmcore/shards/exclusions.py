@@ -1,0 +1,64 @@
+"""Samples set aside for circumstances: a time limit, a codec that died, a disk that failed.
+
+Each is a file of its own, so that runs that share a root never overwrite one another's. It holds only for the
+source it was met with: an edited file gets a new chance, and removing the file gives the old one another.
+"""
+
+from __future__ import annotations
+
+from collections.abc import Iterable, Mapping
+from dataclasses import asdict, dataclass
+
+from mmcore.records import Json, digest
+from mmcore.storage import Store
+
+FOLDER = "exclusions"
+
+
+@dataclass(frozen=True)
+class Exclusion:
+    """One modality of one sample that is not decoded any more."""
+
+    key: str
+    modality: str
+    source: str
+    """Digest of the reference and fingerprint (or text) that it was met with."""
+    code: str
+    message: str
+
+    @property
+    def path(self) -> str:
+        return f"{FOLDER}/{digest([self.key, self.modality, self.source])}.json"
+
+    def publish(self, store: Store) -> None:
+        store.publish_json(self.path, asdict(self))
+
+
+def source_of(column: Mapping[str, Json], row: int) -> str:
+    """The source of one cell of a recipe's media column."""
+    return digest({name: values[row] for name, values in sorted(column.items())})
+
+
+def read_exclusions(store: Store) -> dict[tuple[str, str], list[Exclusion]]:
+    """All exclusions of a store by key and modality."""
+    found: dict[tuple[str, str], list[Exclusion]] = {}
+    for name in sorted(store.listing(FOLDER)):
+        if name.endswith(".json"):
+            exclusion = Exclusion(**store.read_json(f"{FOLDER}/{name}"))
+            found.setdefault((exclusion.key, exclusion.modality), []).append(exclusion)
+    return found
+
+
+def excluded_in(
+    keys: Iterable[str], media: Mapping[str, Mapping[str, Json]], exclusions: Mapping[tuple[str, str], list[Exclusion]]
+) -> list[list[str]]:
+    """[key, modality, code, message] of what is excluded among these rows, for a recipe."""
+    if not exclusions:
+        return []
+    return [
+        [key, modality, exclusion.code, exclusion.message]
+        for row, key in enumerate(keys)
+        for modality, column in media.items()
+        for exclusion in exclusions.get((key, modality), ())
+        if exclusion.source == source_of(column, row)
+    ]

@@ -1,0 +1,82 @@
+"""Reading a source file's bytes, and noticing when it is not the file that was planned with."""
+
+from __future__ import annotations
+
+import os
+import time
+from collections.abc import Callable
+
+from mmcore.errors import SourceChangedError
+from mmcore.modalities.base import Rejected
+from mmcore.sources.fingerprints import HASHED, of_bytes, of_object, of_stat
+from mmcore.sources.paths import file_system, is_remote, leads_out
+
+RETRY_AFTER_S = (0.1, 0.5, 2.0)
+"""Waits between attempts to read a file that an I/O error kept back."""
+
+
+def read_source(root: str, ref: str, fingerprint: str | None, max_bytes: int) -> bytes | Rejected:
+    """The bytes of `ref` below `root`, or why they are unfit.
+
+    Raises SourceChangedError where the file does not match the fingerprint that it was planned with, before or
+    after it was read, and OSError where reading fails time and again.
+    """
+    if leads_out(ref):
+        return Rejected("outside-root", "the path leads out of the data's root")
+    if fingerprint is None:
+        return Rejected("missing-file", "there is no file of this name")
+    read = _read_remote if is_remote(root) else _read_local
+    try:
+        return _patiently(lambda: read(root, ref, fingerprint, max_bytes))
+    except FileNotFoundError:
+        raise _changed(root, ref, "was removed") from None
+
+
+def _patiently(read: Callable[[], bytes | Rejected]) -> bytes | Rejected:
+    for wait_s in RETRY_AFTER_S:
+        try:
+            return read()
+        except (FileNotFoundError, PermissionError):
+            raise
+        except OSError:
+            time.sleep(wait_s)
+    return read()
+
+
+def _read_local(root: str, ref: str, fingerprint: str, max_bytes: int) -> bytes | Rejected:
+    hashed = fingerprint.startswith(HASHED)
+    with open(f"{root}/{ref}", "rb", buffering=0) as file:
+        before = os.fstat(file.fileno())
+        if not hashed and of_stat(before) != fingerprint:
+            raise _changed(root, ref, "was edited")
+        if before.st_size > max_bytes:
+            return _too_many(before.st_size, max_bytes)
+        data = file.readall()
+        after = os.fstat(file.fileno())
+    if of_stat(before) != of_stat(after) or len(data) != after.st_size or (hashed and of_bytes(data) != fingerprint):
+        raise _changed(root, ref, "was edited")
+    return data
+
+
+def _read_remote(root: str, ref: str, fingerprint: str, max_bytes: int) -> bytes | Rejected:
+    system, base = file_system(root)
+    path = f"{base.rstrip('/')}/{ref}"
+    hashed = fingerprint.startswith(HASHED)
+    size = system.size(path) if hashed else int(fingerprint.partition(":")[0])
+    if size is not None and size > max_bytes:
+        return _too_many(size, max_bytes)
+    data: bytes = system.cat_file(path)
+    if not hashed:
+        # An object is replaced as a whole: if it is the planned one after the read, it was so during it.
+        system.invalidate_cache(path.rpartition("/")[0])
+    if (of_bytes(data) if hashed else of_object(system.info(path))) != fingerprint:
+        raise _changed(root, ref, "was replaced")
+    return data
+
+
+def _too_many(size: int, max_bytes: int) -> Rejected:
+    return Rejected("too-many-bytes", f"{size:,} bytes; max_bytes is {max_bytes:,}")
+
+
+def _changed(root: str, ref: str, how: str) -> SourceChangedError:
+    return SourceChangedError(f"{root}/{ref} {how} after the run was planned. Run the same command again.")

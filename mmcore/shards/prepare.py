@@ -1,0 +1,145 @@
+"""Making the shards that are missing, and the data set of all."""
+
+from __future__ import annotations
+
+import time
+from collections.abc import Iterator, Sequence
+from dataclasses import replace
+
+from mmcore import parallel
+from mmcore.config.run import RunConfig
+from mmcore.errors import DataError, StageError
+from mmcore.parallel import Died, Pool
+from mmcore.progress import Progress
+from mmcore.records import SPLITS, Dataset, Json, count_by
+from mmcore.shards.budget import RejectBudget, rejects_of
+from mmcore.shards.exclusions import Exclusion, source_of
+from mmcore.shards.foresee import Receipt, Shelf, entry_of, foresee_shards
+from mmcore.shards.plan import ShardPlan, plan_shards, with_exclusions
+from mmcore.shards.recipe import ShardJob
+from mmcore.shards.write import Setback, make_shard
+from mmcore.sources.manifest import labels_problems
+from mmcore.storage import Store
+
+__all__ = ["foresee_shards", "prepare"]
+
+
+def prepare(config: RunConfig, store: Store, pool: Pool, progress: Progress) -> Dataset:
+    """Make the shards that are missing; publish and return the data set.
+
+    Raises SourceError and DataError for input that cannot be used, TooManyRejectsError once more rows have a
+    reject than `data.max_rejected` allows, and SourceChangedError where a file was edited meanwhile.
+    """
+    plan = plan_shards(config, store)
+    receipts = Shelf(plan, store).receipts
+    budget = RejectBudget(plan.rows, config.data.max_rejected)
+    progress.start(len(receipts), reused=sum(receipt is not None for receipt in receipts))
+    budget.add(plan.rejects, len(plan.rejects))
+    progress.advance(0, rejected=len(plan.rejects))
+    for receipt in receipts:
+        if receipt is not None:
+            budget.add_receipt(receipt)
+    jobs = {
+        position: ShardJob(recipe, store, roots, config.compute.sample_timeout_s)
+        for position, (recipe, roots) in enumerate(zip(plan.recipes, plan.roots, strict=True))
+        if receipts[position] is None
+    }
+    for position, receipt in _made(jobs, pool, progress):
+        receipts[position] = receipt
+        rejected = budget.add_receipt(receipt)
+        progress.advance(1, samples=receipt["rows"], rejected=rejected)
+    dataset = _dataset(plan, [receipt for receipt in receipts if receipt is not None])
+    store.publish_json(f"datasets/{dataset.digest}.json", dataset.as_json())
+    return dataset
+
+
+def _made(jobs: dict[int, ShardJob], pool: Pool, progress: Progress) -> Iterator[tuple[int, Receipt]]:
+    """Position and receipt of each shard as it is done; what circumstances set back is excluded and tried again."""
+    positions = {job.recipe.digest: position for position, job in jobs.items()}
+
+    def name(job: ShardJob) -> str:
+        return f"shard {positions[job.recipe.digest] + 1} ({job.recipe.split})"
+
+    waiting: Sequence[ShardJob] = list(jobs.values())
+    while waiting:
+        again = []
+        for job, outcome in pool.map(make_shard, waiting, name=name):
+            if isinstance(outcome, Died):
+                progress.log(f"{name(job)}: {outcome.reason}. Trying it once more by itself.")
+            result = _alone(job, name(job)) if isinstance(outcome, Died) else outcome
+            if isinstance(result, Setback):
+                again.append(_without(job, result.exclusions, name(job), progress))
+                positions[again[-1].recipe.digest] = positions[job.recipe.digest]
+            else:
+                yield positions[job.recipe.digest], result
+        waiting = again
+
+
+def _alone(job: ShardJob, name: str) -> dict[str, Json] | Setback:
+    """A shard whose worker died, made in a child process that tells each sample before it decodes it."""
+    isolated = replace(job, isolated=True)
+    timeout_s = 60 + 2 * job.recipe.rows * job.sample_timeout_s
+    result = parallel.run_isolated(make_shard, isolated, timeout_s=timeout_s, name=name)
+    if not isinstance(result, Died):
+        return result
+    told = result.last_told or {}
+    if not told.get("decoding"):
+        raise StageError(f"{name}: its process died, and not while decoding a sample: {result.reason}.")
+    key, modality = told["decoding"]
+    took_s = time.monotonic() - told["since"]
+    body = job.recipe.body
+    source = source_of(body["media"][modality], body["keys"].index(key))
+    if took_s >= job.sample_timeout_s:
+        code, message = "time-limit", f"no end after compute.sample_timeout_s ({job.sample_timeout_s:g} s)"
+    else:
+        # Without what the process printed: that may differ from time to time, and this becomes part of a recipe.
+        code, message = "codec-died", f"the process died while decoding it ({result.reason.partition(':')[0]})"
+    return Setback((Exclusion(key, modality, source, code, message),))
+
+
+def _without(job: ShardJob, exclusions: Sequence[Exclusion], name: str, progress: Progress) -> ShardJob:
+    """The job with these cells excluded, which is remembered for later runs."""
+    for exclusion in exclusions:
+        exclusion.publish(job.store)
+        progress.log(f"{name}: {exclusion.modality} of {exclusion.key!r} is set aside: {exclusion.message}.")
+    recipe = with_exclusions(job.recipe, exclusions)
+    if recipe.digest == job.recipe.digest:
+        raise StageError(f"{name}: what was set aside for it still keeps it from being made: {exclusions[0]}.")
+    return replace(job, recipe=recipe)
+
+
+def _dataset(plan: ShardPlan, receipts: Sequence[Receipt]) -> Dataset:
+    rejects = list(plan.rejects)
+    labels: dict[str, dict[str, int]] = {split: {} for split in SPLITS}
+    present: dict[str, dict[str, int]] = {split: dict.fromkeys(plan.modalities, 0) for split in SPLITS}
+    for receipt in receipts:
+        rejects += rejects_of(receipt)
+        for counts, more in ((labels, receipt["classes"]), (present, receipt["present"])):
+            of_split = counts[receipt["split"]]
+            for name, count in more.items():
+                of_split[name] = of_split.get(name, 0) + count
+    if problems := labels_problems(labels, plan.where, count_by(reject.code for reject in rejects)):
+        raise DataError(problems)
+    kept, whole = (sum(receipt[name] for receipt in receipts) for name in ("samples", "whole"))
+    facts = {
+        "kept_whole": whole,
+        "kept_partly": kept - whole,
+        "rejected": plan.rows - kept,
+        "rejects": count_by(reject.code for reject in rejects),
+        "splits": {
+            split: {
+                "samples": sum(labels[split].values()),
+                "classes": dict(sorted(labels[split].items())),
+                "present": present[split],
+            }
+            for split in SPLITS
+        },
+    }
+    return Dataset(
+        shards=tuple(entry_of(receipt) for receipt in receipts if receipt["samples"]),
+        rejects=tuple(rejects),
+        rows=plan.rows,
+        classes=tuple(sorted(labels["train"])),
+        modalities=dict(plan.modalities),
+        facts=facts,
+    )

@@ -1,0 +1,76 @@
+"""Reading shards back; every byte is checked against the index, and the index against its receipt."""
+
+from __future__ import annotations
+
+from collections.abc import Iterator
+from contextlib import ExitStack, contextmanager
+from typing import BinaryIO
+
+import pyarrow as pa
+from pyarrow import parquet
+
+from mmcore.errors import DamagedError
+from mmcore.records import DataFile, ShardEntry
+from mmcore.shards.index import PARTS
+from mmcore.sources.keys import escape
+from mmcore.storage import Store, sha256
+
+
+def read_index(store: Store, entry: ShardEntry) -> pa.Table:
+    """The shard's index in sample order: `key`, `label` and per modality the columns of `PARTS`, as `image.offset`.
+
+    Raises DamagedError where it is missing or not the file that the receipt names.
+    """
+    file = _file(entry.index, entry)
+    try:
+        data = store.read_bytes(file.path)
+    except FileNotFoundError:
+        raise DamagedError(f"{store.url(file.path)} is missing; run again to make it.") from None
+    if sha256(data) != file.sha256:
+        raise DamagedError(f"{store.url(file.path)} is not the index that its receipt names; remove it and run again.")
+    return parquet.read_table(pa.BufferReader(data))
+
+
+def read_members(store: Store, entry: ShardEntry, modality: str) -> Iterator[tuple[str, bytes | None]]:
+    """Key and bytes (None where it is missing) of one modality of each sample, in index order.
+
+    Raises DamagedError, naming the tar and the member, where bytes are not those that were written.
+    """
+    index = read_index(store, entry)
+    columns = {part: index[f"{modality}.{part}"].to_pylist() for part in PARTS if part != "facts"}
+    tar = _file(entry.tar, entry)
+    with _opened(store, tar) as file:
+        for row, key in enumerate(index["key"].to_pylist()):
+            if not columns["present"][row]:
+                yield key, None
+                continue
+            file.seek(columns["offset"][row])
+            data = file.read(columns["size_bytes"][row])
+            if sha256(data) != columns["sha256"][row]:
+                raise DamagedError(
+                    f"{store.url(tar.path)}: member {escape(key)}.{modality} (sample {key!r}) is "
+                    f"{_damage(len(data), columns['size_bytes'][row])}; remove the tar and run again."
+                )
+            yield key, data
+
+
+@contextmanager
+def _opened(store: Store, tar: DataFile) -> Iterator[BinaryIO]:
+    with ExitStack() as stack:
+        try:
+            file = stack.enter_context(stack.enter_context(store.as_local(tar.path)).open("rb"))
+        except FileNotFoundError:
+            raise DamagedError(f"{store.url(tar.path)} is missing; run again to make it.") from None
+        yield file
+
+
+def _damage(size_bytes: int, wanted_bytes: int) -> str:
+    if size_bytes < wanted_bytes:
+        return f"cut off: {size_bytes:,} of {wanted_bytes:,} bytes are there"
+    return "damaged: its checksum is not the one that was written"
+
+
+def _file(file: DataFile | None, entry: ShardEntry) -> DataFile:
+    if file is None:
+        raise ValueError(f"shard {entry.recipe} is only foreseen: there are no files to read")
+    return file

@@ -1,0 +1,64 @@
+from __future__ import annotations
+
+import random
+
+import pytest
+
+from mmcore.shards.cuts import cut
+
+
+def _shards(keys: list[str], mean: int) -> set[tuple[str, ...]]:
+    return {tuple(keys[start:stop]) for start, stop in cut(keys, mean)}
+
+
+def _keys(count: int, seed: int = 0) -> list[str]:
+    rng = random.Random(seed)
+    return [f"{rng.getrandbits(64):016x}" for _ in range(count)]
+
+
+@pytest.mark.parametrize("mean", [1, 2, 8, 64, 256])
+def test_shards_cover_all_keys_within_bounds_and_have_the_mean(mean: int) -> None:
+    keys = _keys(400 * mean if mean > 8 else 20_000)
+    cuts = list(cut(keys, mean))
+    assert [key for start, stop in cuts for key in keys[start:stop]] == keys
+    sizes = [stop - start for start, stop in cuts]
+    assert all(max(1, mean // 2) <= size <= 4 * mean for size in sizes)
+    assert sum(sizes) / len(sizes) == pytest.approx(mean, rel=0.1)
+
+
+def test_few_keys() -> None:
+    assert list(cut([], 8)) == []
+    assert list(cut(["a"], 8)) == [(0, 1)]
+    assert list(cut(["a", "b", "c"], 1)) == [(0, 1), (1, 2), (2, 3)]
+
+
+@pytest.mark.parametrize("change", ["insert", "delete", "append"])
+def test_one_row_more_or_less_changes_at_most_two_shards(change: str) -> None:
+    keys = _keys(5_000)
+    before = _shards(keys, 64)
+    rng = random.Random(1)
+    new = []
+    for trial in range(200):
+        edited = list(keys)
+        at = rng.randrange(len(keys))
+        if change == "delete":
+            del edited[at]
+        else:
+            edited.insert(len(keys) if change == "append" else at, f"new-{trial}")
+        new.append(len(_shards(edited, 64) - before))
+    assert sum(count <= 2 for count in new) >= 190
+    assert sum(new) / len(new) < 1.5
+
+
+def test_where_no_hash_is_small_the_smallest_is_cut_at(monkeypatch: pytest.MonkeyPatch) -> None:
+    hashes = {"c": b"\x90", "f": b"\x80"}
+
+    class Hash:
+        def __init__(self, data: bytes, digest_size: int) -> None:
+            self.data = hashes.get(data.decode(), b"\xff") + bytes(digest_size - 1)
+
+        def digest(self) -> bytes:
+            return self.data
+
+    monkeypatch.setattr("hashlib.blake2b", Hash)
+    assert list(cut(list("abcdefghij"), 2)) == [(0, 6), (6, 10)]

@@ -1,0 +1,209 @@
+from __future__ import annotations
+
+import json
+import subprocess
+import sys
+import tarfile
+from pathlib import Path
+
+import pytest
+import webdataset
+
+from mmcore.errors import SourceChangedError, StageError
+from mmcore.records import digest
+from mmcore.shards.foresee import entry_of
+from mmcore.shards.plan import plan_shards
+from mmcore.shards.read import read_index
+from mmcore.shards.recipe import WRITER_VERSION, ShardJob, ShardRecipe
+from mmcore.shards.write import Setback, make_shard
+from mmcore.storage import Store, sha256
+
+from . import bad_codec
+from .conftest import Bench, files_of
+
+TEXT = {"kind": "text", "max_chars": 20, "max_bytes": 1000, "version": 1}
+GOLDEN = {
+    "kind": "shard",
+    "writer": WRITER_VERSION,
+    "split": "train",
+    "bad_modality": "keep",
+    "modalities": {"caption": TEXT, "title": TEXT},
+    "keys": ["v1.2", "v1.3", "50%", "ключ", "empty"],
+    "labels": ["a", "b", "a", "b", "a"],
+    "media": {
+        "caption": {"texts": ["one", "two", None, "четыре", " "]},
+        "title": {"texts": ["One", None, "Three", "long " * 10, None]},
+    },
+    "excluded": [["v1.3", "caption", "time-limit", "too slow"]],
+}
+
+
+def _job(store: Store, body: dict = GOLDEN, roots: tuple = ()) -> ShardJob:
+    return ShardJob(ShardRecipe.of(body), store, roots or (("/nowhere", len(body["keys"])),), 60.0)
+
+
+def test_golden_bytes(store: Store) -> None:
+    """If this fails, the bytes of shards have changed: raise WRITER_VERSION and put the new digests here."""
+    receipt = make_shard(_job(store))
+    index = read_index(store, entry_of(receipt))
+    # The index's bytes also name the version of pyarrow; a modality's wording is its own.
+    receipt = {name: value for name, value in receipt.items() if name not in {"index", "rejects"}}
+    found = (WRITER_VERSION, receipt["tar"]["sha256"], digest(index.to_pydict()), digest(receipt))
+    assert found == GOLDEN_DIGESTS
+
+
+GOLDEN_DIGESTS = (
+    1,
+    "78b892ed1a27bb3e81348a218b35862b",
+    "34eb4c09f6db6008154db61582ff66df",
+    "c64f97b65af7a01295fd82175794d268",
+)
+
+
+def test_what_a_shard_holds(store: Store) -> None:
+    receipt = make_shard(_job(store))
+    rejects = [(r["key"], r["modality"], r["code"], r["circumstantial"]) for r in receipt["rejects"]]
+    assert rejects == [
+        ("v1.3", "caption", "time-limit", True),
+        ("v1.3", "", "no-modality", False),
+        ("empty", "caption", "empty-text", False),
+        ("empty", "", "no-modality", False),
+    ]
+    assert (receipt["rows"], receipt["samples"], receipt["whole"]) == (5, 3, 2)
+    assert receipt["present"] == {"caption": 2, "title": 3}
+    assert receipt["classes"] == {"a": 2, "b": 1}
+    index = read_index(store, entry_of(receipt)).to_pydict()
+    assert index["key"] == ["v1.2", "50%", "ключ"]
+    assert index["label"] == ["a", "a", "b"]
+    assert index["caption.present"] == [True, False, True]
+    assert index["caption.offset"][1] is None
+    assert json.loads(index["title.facts"][2]) == {"chars": 49, "words": 10}
+    checksums = [sha256(b"one"), None, sha256("четыре".encode())]
+    assert index["caption.sha256"] == checksums
+    assert receipt["views"]["caption"] == digest({"keys": index["key"], "checksums": checksums})
+    assert receipt["labels"] == digest([["v1.2", "a"], ["50%", "a"], ["ключ", "b"]])
+    assert store.read_json(f"shards/{receipt['recipe']}.json") == receipt
+    assert receipt["recipe"] == digest(GOLDEN)
+    assert not list(Path(store.root, "tmp").iterdir())
+
+
+@pytest.mark.filterwarnings("ignore:unclosed file:ResourceWarning")  # webdataset leaves its file to the collector
+@pytest.mark.filterwarnings("ignore::pytest.PytestUnraisableExceptionWarning")
+def test_other_readers_see_the_samples(store: Store) -> None:
+    path = store.url(make_shard(_job(store))["tar"]["path"])
+    wanted = {
+        "v1%2E2": {"caption.txt": b"one", "title.txt": b"One"},
+        "50%25": {"title.txt": b"Three"},
+        "ключ": {"caption.txt": "четыре".encode(), "title.txt": b"long long long long"},
+    }
+    with tarfile.open(path) as archive:
+        members = {m.name: archive.extractfile(m).read() for m in archive}
+        assert all((m.mtime, m.uid, m.gid, m.mode, m.isfile()) == (0, 0, 0, 0o644, True) for m in archive)
+    assert members == {f"{key}.{name}": data for key, parts in wanted.items() for name, data in parts.items()}
+
+    samples = webdataset.WebDataset(path, shardshuffle=False, empty_check=False)
+    found = {s["__key__"]: {n: d for n, d in s.items() if not n.startswith("__")} for s in samples}
+    assert found == wanted
+
+
+def test_labels_do_not_touch_the_tar(store: Store) -> None:
+    before = make_shard(_job(store))
+    after = make_shard(_job(store, {**GOLDEN, "labels": ["b"] * 5}))
+    assert after["recipe"] != before["recipe"]
+    assert after["tar"] == before["tar"]
+    assert after["views"] == before["views"]
+    assert after["labels"] != before["labels"]
+
+
+def test_one_bad_modality_drops_the_sample_where_so_set(store: Store) -> None:
+    media = {"caption": {"texts": ["one", " ", "three"]}, "title": {"texts": ["One", "Two", None]}}
+    body = {**GOLDEN, "keys": ["a", "b", "c"], "labels": ["x"] * 3, "media": media, "excluded": []}
+    kept = make_shard(_job(store, body))
+    assert (kept["samples"], [r["code"] for r in kept["rejects"]]) == (3, ["empty-text"])
+    dropped = make_shard(_job(store, {**body, "bad_modality": "drop"}))
+    assert (dropped["samples"], [r["code"] for r in dropped["rejects"]]) == (2, ["empty-text", "dropped"])
+
+
+def test_another_process_makes_the_same_bytes(tmp_path: Path) -> None:
+    script = (
+        "import json, sys; from mmcore.shards.recipe import *; from mmcore.shards.write import make_shard;"
+        "from mmcore.storage import Store; body = json.load(sys.stdin);"
+        "make_shard(ShardJob(ShardRecipe.of(body), Store(sys.argv[1]), (('/elsewhere', 5),), 60.0));"
+        "assert not {'torch', 'sklearn', 'scipy', 'dask', 'PIL', 'soundfile'} & set(sys.modules)"
+    )
+    one, other = Store(tmp_path / "one").open(), Store(tmp_path / "other").open()
+    make_shard(_job(one))
+    # Another order of the recipe's keys, another hash seed.
+    shuffled = json.dumps(dict(reversed(GOLDEN.items())))
+    command = [sys.executable, "-c", script, other.root]
+    subprocess.run(command, input=shuffled, text=True, check=True, env={"PYTHONHASHSEED": "7"})
+    assert files_of(one) == files_of(other)
+
+
+def test_faults_of_files_are_data(bench: Bench) -> None:
+    config = bench.write()
+    words = bench.folder / "data" / "word"
+    (words / "k0000.txt").write_bytes(b"")
+    (words / "k0001.txt").unlink()
+    (words / "k0002.txt").write_bytes(b"\xff\xfe")
+    (words / "k0005.txt").unlink()
+    (words / "k0005.txt").mkdir()
+    manifest = bench.folder / "data" / "manifest.csv"
+    manifest.write_text(manifest.read_text().replace("word/k0006.txt", "../../k0006.txt"))
+    rejects = {}
+    plan = plan_shards(config, bench.store)
+    for recipe, roots in zip(plan.recipes, plan.roots, strict=True):
+        receipt = make_shard(ShardJob(recipe, bench.store, roots, 60.0))
+        rejects |= {(r["key"], r["modality"]): (r["code"], r["source"]) for r in receipt["rejects"]}
+        assert str(bench.folder) not in json.dumps(receipt)
+    assert rejects == {
+        ("k0000", "word"): ("empty-file", "word/k0000.txt"),
+        ("k0000", ""): ("no-modality", ""),
+        ("k0001", "word"): ("missing-file", "word/k0001.txt"),
+        ("k0002", "word"): ("not-utf8", "word/k0002.txt"),
+        ("k0005", "word"): ("missing-file", "word/k0005.txt"),
+        ("k0006", "word"): ("outside-root", "../../k0006.txt"),
+    }
+
+
+def test_a_file_that_changes_after_planning_is_noticed(bench: Bench) -> None:
+    plan = plan_shards(bench.write(), bench.store)
+    bench.rows["k0000"][2] = "edited meanwhile"
+    bench.write()
+    (position,) = [n for n, recipe in enumerate(plan.recipes) if "k0000" in recipe.body["keys"]]
+    with pytest.raises(SourceChangedError, match=r"k0000.txt was edited after the run was planned"):
+        make_shard(ShardJob(plan.recipes[position], bench.store, plan.roots[position], 60.0))
+    assert bench.store.listing("shards") == {}
+
+
+def test_what_circumstances_spoil_is_not_published(bench: Bench, monkeypatch: pytest.MonkeyPatch) -> None:
+    body = {**GOLDEN, "media": {**GOLDEN["media"], "title": {"texts": ["memory", None, "fine", "memory", None]}}}
+    result = bad_codec.make_shard(_job(bench.store, body))
+    assert isinstance(result, Setback)
+    assert [(e.key, e.modality, e.code) for e in result.exclusions] == [
+        ("v1.2", "title", "codec-died"),
+        ("ключ", "title", "codec-died"),
+    ]
+    assert bench.store.listing("shards") == {}
+
+    def broken(*_):
+        raise OSError(5, "Input/output error")
+
+    monkeypatch.setattr("mmcore.shards.write.read_source", broken)
+    plan = plan_shards(bench.write(), bench.store)
+    result = make_shard(ShardJob(plan.recipes[0], bench.store, plan.roots[0], 60.0))
+    assert isinstance(result, Setback)
+    assert {(e.modality, e.code, e.message) for e in result.exclusions} == {("word", "io-error", "Input/output error")}
+    assert len(result.exclusions) == plan.recipes[0].rows
+
+
+def test_a_bug_in_a_modality_names_the_sample(store: Store) -> None:
+    body = {**GOLDEN, "media": {**GOLDEN["media"], "title": {"texts": ["bug", None, None, None, None]}}}
+    with pytest.raises(StageError, match=r"title of 'v1.2' .*RuntimeError: a bug"):
+        bad_codec.make_shard(_job(store, body))
+
+
+def test_recipes_of_other_code_are_refused(store: Store) -> None:
+    body = {**GOLDEN, "modalities": {"caption": TEXT, "title": {**TEXT, "version": 99}}}
+    with pytest.raises(StageError, match="version 99"):
+        make_shard(_job(store, body))
