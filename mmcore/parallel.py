@@ -35,6 +35,8 @@ Send = Callable[[str, Json], None]
 
 JOBS_PER_WORKER = 3
 """In flight per worker thread: one runs, the next waits beside it, memory stays flat however many jobs there are."""
+CONNECT_S = 15.0
+"""A running scheduler must answer within this."""
 NEWS_S = 10.0
 """How often a map without news looks whether its cluster has grown, shrunk or lost all workers."""
 
@@ -196,6 +198,10 @@ def _relog(body: dict[str, Json], job: str) -> None:
 # In this process
 
 
+class _ListenerFailed(BaseException):
+    """Carries an error of `on_event` through the job that told: it is not the job's."""
+
+
 class _SerialPool(Pool):
     """One job after the other in the calling thread."""
 
@@ -216,11 +222,17 @@ class _SerialPool(Pool):
         for job in jobs:
 
             def send(_kind: str, body: Json, job: Job = job) -> None:
-                if on_event is not None:
-                    on_event(job, body)
+                try:
+                    if on_event is not None:
+                        on_event(job, body)
+                except Exception as error:
+                    raise _ListenerFailed(error) from error
 
             for attempt in itertools.count():
-                outcome = _attempt(function, job, send, alone=False)
+                try:
+                    outcome = _attempt(function, job, send, alone=False)
+                except _ListenerFailed as failed:
+                    raise failed.args[0] from None
                 if outcome.error is None:
                     break
                 if isinstance(outcome.error, MmcoreError) or attempt >= self._retries:
@@ -264,6 +276,7 @@ class _DaskPool(Pool):
         self._topic = f"mmcore-{os.getpid()}-{time.time_ns():x}"
         self._inboxes: dict[int, queue.SimpleQueue[tuple[str, int, Json]]] = {}
         self._numbers = itertools.count()
+        self._abandoned = False
 
     @property
     def _local(self) -> bool:
@@ -310,7 +323,7 @@ class _DaskPool(Pool):
                 client = opened.enter_context(_connection(self._dask.address))
             else:
                 opened.enter_context(_quiet())
-                with dask.config.set(settings):
+                with dask.config.set(settings), _main_hidden():
                     self._cluster = opened.enter_context(self._new_cluster())
                 client = opened.enter_context(_client(self._cluster))
             self._open = opened.pop_all()
@@ -318,7 +331,12 @@ class _DaskPool(Pool):
 
     def _new_cluster(self) -> Any:
         if self._dask.cluster_class is not None:
-            return _cluster_of(self._dask.cluster_class)(**self._dask.cluster_kwargs)
+            cluster_class = _cluster_of(self._dask.cluster_class)
+            try:
+                return cluster_class(**self._dask.cluster_kwargs)
+            except (TypeError, ValueError) as error:
+                what = f"{self._dask.cluster_class} cannot be started with them ({error})."
+                raise ConfigError(Problem("compute.dask.cluster_kwargs", what, "See its documentation.")) from error
         import distributed
 
         cluster: Any = distributed.LocalCluster
@@ -330,6 +348,8 @@ class _DaskPool(Pool):
             dashboard_address=None,
             scheduler_kwargs={"dashboard_address": "127.0.0.1:0"},
             silence_logs=logging.CRITICAL + 1,
+            # Ctrl-C reaches the whole process group; what it means is the driver's to decide.
+            preload=["import signal; signal.signal(signal.SIGINT, signal.SIG_IGN)"],
         )
 
     def _deliver(self, event: tuple[float, tuple[int, int, str, Json]]) -> None:
@@ -352,6 +372,9 @@ class _DaskPool(Pool):
 
     def close(self) -> None:
         with self._lock:
+            if self._local and self._cluster is not None and (self._inboxes or self._abandoned):
+                # Nobody waits for what still runs, and asking a busy worker to end takes seconds.
+                _kill(self._cluster.workers.values())
             self._client, self._cluster = None, None
             opened, self._open = self._open, contextlib.ExitStack()
         opened.close()
@@ -392,6 +415,7 @@ class _DaskMap:
                 if index in self.flying:
                     yield from self._take(self.flying[index], kind, body)
         finally:
+            self.pool._abandoned |= bool(self.flying)
             del self.pool._inboxes[self.number]
             if self.flying and self.client.status == "running":
                 self.client.cancel([flight.future for flight in self.flying.values()], force=True)
@@ -476,6 +500,14 @@ def _on_worker(payload: bytes, topic: str, sender: tuple[int, int], log_level: i
     return _attempt_packed(payload, send, log_level, alone=worker.state.nthreads == 1 and worker.nanny is not None)
 
 
+def _kill(nannies: Iterable[Any]) -> None:
+    for nanny in nannies:
+        nanny.auto_restart = False
+        if nanny.pid is not None:
+            with contextlib.suppress(ProcessLookupError):
+                os.kill(nanny.pid, signal.SIGKILL)
+
+
 def _cores() -> int:
     return len(os.sched_getaffinity(0)) if hasattr(os, "sched_getaffinity") else os.cpu_count() or 1
 
@@ -489,7 +521,7 @@ def _client(*args: Any, **kwargs: Any) -> Any:
 
 def _connection(address: str) -> Any:
     try:
-        return _client(address, timeout=15)
+        return _client(address, timeout=CONNECT_S)
     except (OSError, ValueError) as error:
         what = f"no Dask scheduler answers at {address} ({error})."
         raise ConfigError(Problem("compute.dask.address", what, "Start one there or correct the address.")) from error
@@ -503,6 +535,24 @@ def _cluster_of(path: str) -> Any:
         what = f"{path} cannot be imported ({error})."
         fix = "Give module.Class of an installed package, as dask_jobqueue.SLURMCluster."
         raise ConfigError(Problem("compute.dask.cluster_class", what, fix)) from error
+
+
+_main_lock = threading.Lock()
+
+
+@contextlib.contextmanager
+def _main_hidden() -> Iterator[None]:
+    """Let processes start without importing the running program first: no job needs it, and Prefect takes seconds."""
+    main = sys.modules["__main__"]
+    with _main_lock:
+        spec, file = main.__spec__, main.__dict__.pop("__file__", None)
+        main.__spec__ = None
+        try:
+            yield
+        finally:
+            main.__spec__ = spec
+            if file is not None:
+                main.__file__ = file
 
 
 _quiet_users = 0
