@@ -26,26 +26,45 @@ class TrainedEncoder(Settings):
     modality_kind: ClassVar[str]
     """The kind of modality that this encoder reads."""
 
+    encoder: str
+    """Which encoder."""
+
     refit: Refit = "always"
     """Train again when the training data change: always, never, or when they have grown by a share such as '10%'."""
     seed: int = Field(0, ge=0)
     """Seed of initial weights, augmentation and order."""
 
+    def dim(self, classes: int) -> int:
+        """Width of the vector: one score per class, unless an encoder adds to that."""
+        return classes
+
 
 class NeuralEncoder(TrainedEncoder):
-    """What the encoders trained by backpropagation have in common."""
+    """What the encoders trained by backpropagation have in common.
 
-    dim: int = Field(64, ge=1)
-    """Width of the feature vector."""
+    The vector is the network's score of each class (before the softmax, centred), then its hidden units.
+    """
+
+    hidden: int = Field(64, ge=1)
+    """Hidden units before the scores."""
+    keep_hidden: bool = True
+    """The hidden units are part of the vector; if not, it is the scores alone."""
     epochs: int = Field(40, ge=1)
     """At most this many passes over the training split."""
-    patience: int = Field(8, ge=1)
+    patience: int = Field(15, ge=1)
     """Stop after this many epochs without a better validation loss."""
     batch_size: int = Field(64, ge=1)
-    learning_rate: float = Field(2e-3, gt=0)
+    learning_rate: float = Field(4e-3, gt=0)
     weight_decay: float = Field(1e-2, ge=0)
+    dropout: float = Field(0.3, ge=0, lt=1)
+    """Share of hidden units left out at a time in training."""
+    label_smoothing: float = Field(0.1, ge=0, lt=1)
+    """Share of the target spread over all classes, so that the scores do not claim more than they can."""
     augment: bool = True
     """Vary the training samples in ways that keep their class."""
+
+    def dim(self, classes: int) -> int:
+        return classes + (self.hidden if self.keep_hidden else 0)
 
 
 class CnnSettings(NeuralEncoder):
@@ -55,8 +74,8 @@ class CnnSettings(NeuralEncoder):
     modality_kind: ClassVar[str] = "image"
 
     encoder: Literal["cnn"] = "cnn"
-    width: int = Field(24, ge=1)
-    """Channels of the first layer; each further stage has twice as many."""
+    width: int = Field(16, ge=1)
+    """Channels of the first layer; the last have four times as many."""
 
 
 class LogmelCnnSettings(NeuralEncoder):
@@ -66,31 +85,39 @@ class LogmelCnnSettings(NeuralEncoder):
     modality_kind: ClassVar[str] = "audio"
 
     encoder: Literal["logmel-cnn"] = "logmel-cnn"
-    width: int = Field(24, ge=1)
-    """Channels of the first layer; each further stage has twice as many."""
+    width: int = Field(16, ge=1)
+    """Channels of the first layer; the last have four times as many."""
     mels: int = Field(40, ge=8)
     """Mel bands."""
     window_s: float = Field(0.025, gt=0)
     hop_s: float = Field(0.010, gt=0)
     max_duration_s: float = Field(1.0, gt=0)
-    """The network sees this much of the sound; shorter ones are padded with silence."""
+    """The network sees this much of the sound, where it is loudest; shorter ones are padded with silence."""
+    dynamic_range_db: float = Field(60.0, gt=0)
+    """What is fainter than the loudest by more than this counts as silence."""
 
 
 class NgramSettings(TrainedEncoder):
-    """TF-IDF over word and character n-grams, then a supervised linear projection."""
+    """Words and character n-grams, weighed by TF-IDF, the most telling of them scored by a linear classifier.
+
+    The vector is the classifier's score of each class.
+    """
 
     implementation: ClassVar[str] = "mmcore.features.encoders.ngram:NgramEncoder"
     modality_kind: ClassVar[str] = "text"
 
     encoder: Literal["ngram"] = "ngram"
-    dim: int = Field(64, ge=1)
-    """Width of the feature vector (at most; small vocabularies give less)."""
     word_ngrams: int = Field(2, ge=1)
     """Longest word n-gram. One-character words and numerals count as words."""
     char_ngrams: int = Field(4, ge=0)
     """Longest character n-gram within words; 0 for none."""
+    min_count: int = Field(2, ge=1)
+    """N-grams in fewer training texts are left out."""
     max_features: int = Field(50_000, ge=1)
     """N-grams kept, most frequent first."""
+    folds: int = Field(5, ge=2)
+    """Strength and selection are chosen by cross-validation on train with so many parts; and train rows get the
+    scores of a classifier that did not learn from their part, so that fusion sees how good the text really is."""
 
 
 EncoderSettings = Annotated[CnnSettings | LogmelCnnSettings | NgramSettings, Field(discriminator="encoder")]

@@ -1,0 +1,210 @@
+"""What extracting would do: which encoders and vectors are there, and why the others must be made."""
+
+from __future__ import annotations
+
+from collections.abc import Mapping, Sequence
+from dataclasses import dataclass
+from typing import Literal
+
+from mmcore.config import NeuralEncoder, RunConfig, TrainedEncoder
+from mmcore.errors import DamagedError
+from mmcore.features.store import finished_views
+from mmcore.records import DataFile, EncoderEntry, Json, ShardEntry, Step, digest
+from mmcore.storage import Store
+
+Receipt = Mapping[str, Json]
+
+FOLDER = "encoders"
+
+
+@dataclass(frozen=True)
+class EncoderPlan:
+    """One modality's encoder: there already (`receipt`), or to be trained from `recipe`, and why."""
+
+    settings: TrainedEncoder
+    recipe: Json | None
+    """None where the shards it follows from are not made yet."""
+    receipt: Receipt | None
+    reason: str
+
+    @property
+    def digest(self) -> str | None:
+        recipe = self.receipt["recipe"] if self.receipt else self.recipe
+        return digest(recipe) if recipe else None
+
+    def entry(self, modality: str, classes: int) -> EncoderEntry | None:
+        name = self.digest
+        return EncoderEntry(modality, name, self.settings.encoder, self.settings.dim(classes), True) if name else None
+
+
+def foresee_encoders(
+    config: RunConfig,
+    dataset_entries: Sequence[ShardEntry],
+    classes: Sequence[str],
+    modalities: Mapping[str, Json],
+    store: Store,
+) -> list[tuple[EncoderEntry | None, list[Step]]]:
+    """Per modality of `config.features` its encoder (None: unknown before the shards are made) and the steps.
+
+    The first step is the encoder's, the others those of each shard's vectors, in order. `modalities` are the
+    settings that members are stored with. Reads receipts and listings only.
+    """
+    found = []
+    for modality in config.features:
+        plan = plan_encoder(config, dataset_entries, classes, modality, modalities[modality], store)
+        found.append((plan.entry(modality, len(classes)), _steps(plan, dataset_entries, modality, store)))
+    return found
+
+
+def plan_encoder(  # noqa: PLR0917
+    config: RunConfig,
+    entries: Sequence[ShardEntry],
+    classes: Sequence[str],
+    modality: str,
+    stored: Json,
+    store: Store,
+) -> EncoderPlan:
+    """The encoder `modality` gets: the one trained on just these data, one that `refit` lets stand, or a new one."""
+    settings = config.features[modality]
+    recipe = _recipe(config, entries, classes, modality, stored)
+    exact = _receipt(store, digest(recipe)) if recipe else None
+    if exact is not None and _whole(store, exact):
+        return EncoderPlan(settings, recipe, exact, "trained here already")
+    others = [other for name in store.folders(FOLDER) if (other := _receipt(store, name))]
+    wanted = recipe or _recipe(config, [], classes, modality, stored)
+    samples = sum(_samples(entry, modality) for entry in entries if entry.split == "train")
+    if standing := _standing(settings, wanted, samples, [other for other in others if _whole(store, other)]):
+        reason = "kept" if settings.refit == "never" else f"kept: {_grown(standing, samples)}"
+        return EncoderPlan(settings, recipe, standing, f"{reason} (refit: {_refit(settings)})")
+    if exact is not None:
+        return EncoderPlan(settings, recipe, None, "file missing or truncated")
+    alike = [other["recipe"] for other in others if other["modality"] == modality]
+    if not alike:
+        reason = "new"
+    elif recipe is None:
+        reason = "follows from shards that are not made yet"
+    else:
+        differences = [_differences(old, recipe, modality) for old in alike]
+        reason = "; ".join(min(differences, key=len))
+    return EncoderPlan(settings, recipe, None, reason)
+
+
+def checkpoint_of(encoder: str) -> str:
+    """Where the training of the encoder with this digest leaves its state."""
+    return f"{FOLDER}/{encoder}/checkpoint.safetensors"
+
+
+def weights_of(receipt: Receipt) -> str:
+    """The hash that names an encoder's weights, whatever they were learned from."""
+    return digest([file["sha256"] for file in receipt["files"]])
+
+
+def _recipe(
+    config: RunConfig, entries: Sequence[ShardEntry], classes: Sequence[str], modality: str, stored: Json
+) -> Json | None:
+    """All that determines the encoder's weights; None where a view or label is not known yet."""
+    settings = config.features[modality]
+    of_split = {split: [entry for entry in entries if entry.split == split] for split in ("train", "val")}
+    learned_from = [entry for found in of_split.values() for entry in found]
+    if any(entry.views[modality] is None or entry.labels is None for entry in learned_from):
+        return None
+    return {
+        "kind": "encoder",
+        "settings": settings.recipe(),
+        "modality": stored,
+        "classes": list(classes),
+        # Sums of the other encoders do not depend on how many threads there are.
+        "threads": config.compute.threads if isinstance(settings, NeuralEncoder) else None,
+        **{split: [entry.views[modality] for entry in found] for split, found in of_split.items()},
+        "labels": [entry.labels for entry in learned_from],
+    }
+
+
+def _standing(settings: TrainedEncoder, wanted: Json, samples: int, receipts: Sequence[Receipt]) -> Receipt | None:
+    """The encoder that `refit` lets stand for other data: the one that shares most views, then most samples."""
+    if settings.refit == "always":
+        return None
+    same = ("settings", "modality", "classes", "threads")
+    fit = [r for r in receipts if all(r["recipe"][name] == wanted[name] for name in same)]
+    if settings.refit != "never":
+        fit = [r for r in fit if abs(samples - r["samples"]["train"]) < settings.refit * r["samples"]["train"]]
+
+    def rank(receipt: Receipt) -> tuple[int, int, str]:
+        shared = len(set(receipt["recipe"]["train"]) & set(wanted["train"]))
+        return shared, receipt["samples"]["train"], digest(receipt["recipe"])
+
+    return max(fit, key=rank, default=None)
+
+
+def _grown(standing: Receipt, samples: int) -> str:
+    before = standing["samples"]["train"]
+    return f"{samples - before:+,} of {before:,} training samples"
+
+
+def _refit(settings: TrainedEncoder) -> str:
+    return settings.refit if isinstance(settings.refit, str) else f"{settings.refit:.0%}"
+
+
+def _differences(old: Json, new: Json, modality: str) -> list[str]:
+    """What is not the same about two recipes, in a person's words."""
+    before, after = old["settings"], new["settings"]
+    found = []
+    if before["encoder"] != after["encoder"]:
+        found.append(f"encoder changed: {before['encoder']} -> {after['encoder']}")
+    else:
+        changed = [name for name in after if name != "version" and before.get(name) != after[name]]
+        found += [f"settings changed: {name} {before.get(name)} -> {after[name]}" for name in changed]
+        if not changed and before != after:
+            found.append(f"mmcore's code for {after['encoder']} changed")
+    if old["modality"] != new["modality"]:
+        found.append(f"how {modality} is stored changed")
+    if old["classes"] != new["classes"]:
+        found.append("classes changed")
+    if old["threads"] != new["threads"]:
+        found.append(f"compute.threads changed: {old['threads']} -> {new['threads']}")
+    found += [f"{modality} of {split} changed" for split in ("train", "val") if old[split] != new[split]]
+    if old["labels"] != new["labels"] and old["classes"] == new["classes"] and len(old["labels"]) == len(new["labels"]):
+        found.append("labels changed")
+    return found or ["labels changed"]
+
+
+def _steps(plan: EncoderPlan, entries: Sequence[ShardEntry], modality: str, store: Store) -> list[Step]:
+    samples = sum(_samples(entry, modality) for entry in entries if entry.split == "train")
+    action: Literal["reuse", "compute"] = "reuse" if plan.receipt else "compute"
+    steps = [Step("extract", f"{modality} encoder", action, plan.reason, plan.digest, samples)]
+    known = [view for entry in entries if (view := entry.views[modality]) is not None]
+    states = finished_views(store, plan.digest, known, weights_of(plan.receipt)) if plan.receipt and plan.digest else {}
+    reasons = {"damaged": "file missing or truncated", "stale": "made by other weights"}
+    numbers: dict[str, int] = {}
+    for entry in entries:
+        numbers[entry.split] = numbers.get(entry.split, 0) + 1
+        name, view = f"{modality} {entry.split} {numbers[entry.split]}", entry.views[modality]
+        state = states.get(view or "")
+        if state == "finished":
+            steps.append(Step("extract", name, "reuse", "finished", view, entry.samples))
+            continue
+        if view is None:
+            reason = "follows from a shard that is not made yet"
+        elif plan.receipt is None:
+            reason = f"the {modality} encoder is trained first"
+        else:
+            reason = reasons.get(state or "", "new")
+        steps.append(Step("extract", name, "compute", reason, view, entry.samples))
+    return steps
+
+
+def _samples(entry: ShardEntry, modality: str) -> int:
+    return entry.present.get(modality, entry.samples)
+
+
+def _receipt(store: Store, encoder: str) -> Receipt | None:
+    """The receipt of a finished encoder; None where there is none that can be read."""
+    try:
+        receipt = store.read_json(f"{FOLDER}/{encoder}/receipt.json")
+    except (FileNotFoundError, DamagedError):
+        return None
+    return receipt if isinstance(receipt, dict) and digest(receipt.get("recipe")) == encoder else None
+
+
+def _whole(store: Store, receipt: Receipt) -> bool:
+    return all(store.intact(DataFile(**file)) for file in receipt["files"])
