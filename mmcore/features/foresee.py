@@ -84,8 +84,8 @@ def plan_encoder(  # noqa: PLR0917
     elif recipe is None:
         reason = "follows from shards that are not made yet"
     else:
-        differences = [_differences(old, recipe, modality) for old in alike]
-        reason = "; ".join(min(differences, key=len))
+        reasons = ["; ".join(_differences(old, recipe, modality)) for old in alike]
+        reason = min(reasons, key=len)
     return EncoderPlan(settings, recipe, None, reason)
 
 
