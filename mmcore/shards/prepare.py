@@ -3,7 +3,8 @@
 from __future__ import annotations
 
 import time
-from collections.abc import Iterator, Sequence
+from collections.abc import Generator, Sequence
+from contextlib import closing
 from dataclasses import replace
 
 from mmcore import parallel
@@ -44,16 +45,18 @@ def prepare(config: RunConfig, store: Store, pool: Pool, progress: Progress) -> 
         for position, (recipe, roots) in enumerate(zip(plan.recipes, plan.roots, strict=True))
         if receipts[position] is None
     }
-    for position, receipt in _made(jobs, pool, progress):
-        receipts[position] = receipt
-        rejected = budget.add_receipt(receipt)
-        progress.advance(1, samples=receipt["rows"], rejected=rejected)
+    # Closed at once where the budget is exceeded, so that no worker goes on.
+    with closing(_made(jobs, pool, progress)) as made:
+        for position, receipt in made:
+            receipts[position] = receipt
+            rejected = budget.add_receipt(receipt)
+            progress.advance(1, samples=receipt["rows"], rejected=rejected)
     dataset = _dataset(plan, [receipt for receipt in receipts if receipt is not None])
     store.publish_json(f"datasets/{dataset.digest}.json", dataset.as_json())
     return dataset
 
 
-def _made(jobs: dict[int, ShardJob], pool: Pool, progress: Progress) -> Iterator[tuple[int, Receipt]]:
+def _made(jobs: dict[int, ShardJob], pool: Pool, progress: Progress) -> Generator[tuple[int, Receipt]]:
     """Position and receipt of each shard as it is done; what circumstances set back is excluded and tried again."""
     positions = {job.recipe.digest: position for position, job in jobs.items()}
 

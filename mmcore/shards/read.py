@@ -10,10 +10,18 @@ import pyarrow as pa
 from pyarrow import parquet
 
 from mmcore.errors import DamagedError
-from mmcore.records import DataFile, ShardEntry
+from mmcore.records import DataFile, Dataset, ShardEntry
 from mmcore.shards.index import PARTS
 from mmcore.sources.keys import escape
 from mmcore.storage import Store, sha256
+
+
+def read_dataset(store: Store, name: str) -> Dataset:
+    """The data set of this digest. Raises DamagedError where it is missing."""
+    try:
+        return Dataset.from_json(store.read_json(f"datasets/{name}.json"))
+    except FileNotFoundError:
+        raise DamagedError(f"{store.url(f'datasets/{name}.json')} is missing; run again to make it.") from None
 
 
 def read_index(store: Store, entry: ShardEntry) -> pa.Table:

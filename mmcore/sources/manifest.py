@@ -28,7 +28,7 @@ class Manifest:
     roots: tuple[str, ...]
     """Per partition, the folder or URL that its references start from."""
     rejects: tuple[Reject, ...]
-    """One per row that cannot be used, in row order."""
+    """One per row that cannot be used."""
     rows: int
     """Rows read, usable or not."""
 

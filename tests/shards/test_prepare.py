@@ -5,6 +5,7 @@ from collections.abc import Callable, Iterable, Iterator
 from pathlib import Path
 from typing import Any
 
+import fsspec
 import pytest
 
 from mmcore.config import ComputeConfig
@@ -250,3 +251,19 @@ def test_real_data_of_three_modalities(digits_dir: Path, store: Store) -> None:
         for name in modalities:
             members = [data for _, data in read_members(store, shard, name) if data]
             assert len(members) == shard.present[name]
+
+
+def test_data_and_output_on_a_bucket(bench: Bench, serial: Pool) -> None:
+    local = prepare(bench.write(), bench.store, serial, Silent())
+    system = fsspec.filesystem("memory")
+    for file in sorted((bench.folder / "data").rglob("*.*")):
+        system.pipe(f"/prepare-data/{file.relative_to(bench.folder / 'data')}", file.read_bytes())
+    bench.settings = {"manifest": "memory://prepare-data/manifest.csv"}
+    config = bench.write()
+    store = Store("memory://prepare-output").open()
+    remote = prepare(config, store, serial, Silent())
+    assert [shard.tar for shard in remote.shards] == [shard.tar for shard in local.shards]
+    assert [shard.views for shard in remote.shards] == [shard.views for shard in local.shards]
+    tally = Tally()
+    assert prepare(config, store, serial, tally) == remote
+    assert (tally.reused, tally.done) == (len(remote.shards), 0)
