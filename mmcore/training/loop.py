@@ -25,6 +25,8 @@ WARM_UP = 0.1
 """Share of all steps in which the learning rate rises; a cosine to 0 follows."""
 CHECKPOINT_EVERY_S = 2.0
 """Epochs that follow each other faster share a checkpoint."""
+CHECKPOINT_SHARE = 0.1
+"""At most this share of the time goes to checkpoints, however slow the store."""
 
 _logger = logging.getLogger(__name__)
 
@@ -233,8 +235,8 @@ class _Keeper:
         started = time.monotonic()
         state = {"identity": self.run.identity(), "curves": self.run.curves.as_json()}
         self.checkpoints.save(pack(self.run.tensors(), state))
-        # A slow store takes at most a tenth of the time.
-        self.next = time.monotonic() + max(CHECKPOINT_EVERY_S, 9 * (time.monotonic() - started))
+        taken = time.monotonic() - started
+        self.next = started + max(CHECKPOINT_EVERY_S, taken / CHECKPOINT_SHARE)
 
     def resume(self) -> None:
         data = None if self.checkpoints is None else self.checkpoints.load()
