@@ -8,12 +8,16 @@ from pydantic import BeforeValidator, Field
 
 from mmcore.config.base import Part, Settings
 
+Penalty = Literal["auto"] | Annotated[float, Field(gt=0)]
+
 
 class FusionMethod(Settings):
     """What all fusion methods have in common. The fields are the constructor's arguments."""
 
     scaling: Literal["none", "standard", "l2"] = "standard"
     """How each view is scaled first, fitted on its present training rows."""
+    modalities: list[str] | None = Field(None, min_length=1)
+    """Only these; all when not given."""
 
 
 class NeuralFusion(FusionMethod):
@@ -26,7 +30,7 @@ class NeuralFusion(FusionMethod):
     batch_size: int = Field(128, ge=1)
     learning_rate: float = Field(2e-3, gt=0)
     weight_decay: float = Field(1e-2, ge=0)
-    modality_dropout: float = Field(0.2, ge=0, lt=1)
+    modality_dropout: float = Field(0.5, ge=0, lt=1)
     """Share of present modalities hidden in training (one always stays), so that none is leaned on alone."""
 
 
@@ -36,9 +40,9 @@ class ConcatSettings(FusionMethod):
     implementation: ClassVar[str] = "mmcore.fusion.concat:ConcatFusion"
 
     method: Literal["concat"] = "concat"
-    C: float = Field(1.0, gt=0)
-    """Inverse strength of the L2 penalty."""
-    impute: Literal["mean", "ridge"] = "mean"
+    C: Penalty = "auto"
+    """Inverse strength of the L2 penalty; `auto` takes the best of several on the validation split."""
+    impute: Literal["mean", "ridge"] = "ridge"
     """Absent views: the training mean, or ridge regression from the present ones."""
 
 
@@ -48,8 +52,8 @@ class LateSettings(FusionMethod):
     implementation: ClassVar[str] = "mmcore.fusion.late:LateFusion"
 
     method: Literal["late"] = "late"
-    C: float = Field(1.0, gt=0)
-    """Inverse strength of the L2 penalty of each classifier."""
+    C: Penalty = "auto"
+    """Inverse strength of each classifier's L2 penalty; `auto` takes the best of several on the validation split."""
 
 
 class WeightedSettings(NeuralFusion):
@@ -70,12 +74,12 @@ class CcaSettings(FusionMethod):
     implementation: ClassVar[str] = "mmcore.fusion.cca:CcaFusion"
 
     method: Literal["cca"] = "cca"
-    n_components: int = Field(16, ge=1)
+    n_components: int = Field(32, ge=1)
     """Width of the shared space."""
     shrinkage: float = Field(0.1, ge=0, le=1)
     """Ridge on each view's covariance: 0 is CCA, 1 is PLS."""
-    C: float = Field(1.0, gt=0)
-    """Inverse strength of the classifier's L2 penalty."""
+    C: Penalty = "auto"
+    """Inverse strength of the classifier's L2 penalty; `auto` takes the best of several on the validation split."""
 
 
 class AutoencoderSettings(NeuralFusion):
@@ -95,6 +99,12 @@ class AutoencoderSettings(NeuralFusion):
 AnyFusion = Annotated[
     ConcatSettings | LateSettings | WeightedSettings | CcaSettings | AutoencoderSettings, Field(discriminator="method")
 ]
+
+IMPLEMENTATIONS = frozenset(
+    settings.implementation
+    for settings in (ConcatSettings, LateSettings, WeightedSettings, CcaSettings, AutoencoderSettings)
+)
+"""The classes that a saved model may be an instance of."""
 
 
 def _by_name(value: Any) -> Any:

@@ -1,0 +1,211 @@
+"""Views: what a fusion model reads. One array per modality, and which rows have it."""
+
+from __future__ import annotations
+
+from collections.abc import ItemsView, Iterator, KeysView, Mapping, Sequence
+from dataclasses import dataclass
+from typing import TYPE_CHECKING, Any, overload
+
+import numpy as np
+import numpy.typing as npt
+
+from mmcore.errors import DamagedError, FusionError
+from mmcore.records import Dataset, EncoderEntry
+
+if TYPE_CHECKING:
+    from mmcore.storage import Store
+
+Array = npt.NDArray[Any]
+Rows = slice | Sequence[int] | Array
+"""A slice, whole numbers, or a mask of booleans."""
+
+
+@dataclass(frozen=True, eq=False)
+class View:
+    """One modality of n samples: `values` (n, d) or (n, t, d), `present` (n,), `lengths` (n,) of sequences or None.
+
+    Values of absent rows mean nothing and are never read. Raises FusionError where the shapes do not fit together.
+    """
+
+    values: Array
+    present: Array
+    lengths: Array | None = None
+
+    def __post_init__(self) -> None:
+        values, present = np.asarray(self.values), np.asarray(self.present)
+        if values.ndim not in (2, 3):
+            raise FusionError(f"a view's values need the shape (n, d) or (n, t, d), and these have {values.shape}")
+        if present.dtype != np.bool_ or present.shape != values.shape[:1]:
+            raise FusionError(
+                f"a view's `present` needs booleans of shape {values.shape[:1]}, got {present.dtype} of {present.shape}"
+            )
+        object.__setattr__(self, "values", values)
+        object.__setattr__(self, "present", present)
+        if self.lengths is not None:
+            lengths = np.asarray(self.lengths)
+            if lengths.shape != present.shape:
+                raise FusionError(f"a view's `lengths` need the shape {present.shape}, got {lengths.shape}")
+            object.__setattr__(self, "lengths", lengths)
+
+    def __len__(self) -> int:
+        return len(self.present)
+
+    def __getitem__(self, rows: Rows) -> View:
+        return View(self.values[rows], self.present[rows], None if self.lengths is None else self.lengths[rows])
+
+    @property
+    def shape(self) -> tuple[int, ...]:
+        """One sample's shape: (d,) or (t, d)."""
+        return tuple(self.values.shape[1:])
+
+    @classmethod
+    def of(cls, values: View | npt.ArrayLike) -> View:
+        """`values` as a view in which every row is present; a view stays as it is."""
+        if isinstance(values, View):
+            return values
+        array = np.asarray(values)
+        return cls(array, np.ones(array.shape[:1], bool))
+
+    @classmethod
+    def absent(cls, rows: int, shape: tuple[int, ...]) -> View:
+        """A view that no row has."""
+        return cls(np.full((rows, *shape), np.nan, np.float32), np.zeros(rows, bool))
+
+
+class Views:
+    """Several modalities of the same samples, by name.
+
+    `views["image"]` is one `View`; `views[rows]` are all of them for some rows (a slice, whole numbers or a mask), and
+    `len` counts rows, so that scikit-learn's cross-validation, searches and pipelines can cut it.
+    Raises FusionError for no views at all or views of different lengths.
+    """
+
+    def __init__(self, views: Mapping[str, View | npt.ArrayLike]) -> None:
+        self._views = {str(name): View.of(view) for name, view in views.items()}
+        if not self._views:
+            raise FusionError("no views: give at least one modality, as {'image': array}")
+        lengths = {name: len(view) for name, view in self._views.items()}
+        if len(set(lengths.values())) > 1:
+            raise FusionError(
+                "views need equally many rows, got " + ", ".join(f"{name} {count}" for name, count in lengths.items())
+            )
+
+    @classmethod
+    def of(cls, views: Views | Mapping[str, View | npt.ArrayLike]) -> Views:
+        """`views` as they are, or made from a mapping. Raises FusionError for anything else."""
+        if isinstance(views, Views):
+            return views
+        if isinstance(views, Mapping):
+            return cls(views)
+        raise FusionError(
+            f"views need to be `Views` or a mapping of modality names to arrays, got {type(views).__name__}"
+        )
+
+    def __len__(self) -> int:
+        return len(next(iter(self._views.values())))
+
+    @property
+    def shape(self) -> tuple[int, int]:
+        """Samples, and all views' widths together."""
+        return len(self), sum(view.values.shape[-1] for view in self._views.values())
+
+    @overload
+    def __getitem__(self, rows: str) -> View: ...
+    @overload
+    def __getitem__(self, rows: Rows | tuple[Rows, Any]) -> Views: ...
+    def __getitem__(self, rows: str | Rows | tuple[Rows, Any]) -> View | Views:
+        if isinstance(rows, str):
+            return self._views[rows]
+        if isinstance(rows, tuple):
+            # scikit-learn cuts rows as X[rows, ...].
+            if len(rows) != 2 or rows[1] is not Ellipsis:
+                raise FusionError(f"views are cut by row or by name, not by {rows!r}")
+            rows = rows[0]
+        if not isinstance(rows, slice):
+            rows = np.asarray(rows)
+            if rows.ndim != 1:
+                raise FusionError("rows need to be a slice, a list of whole numbers or a mask")
+            rows = rows.astype(np.intp) if rows.size == 0 else rows
+        return Views({name: view[rows] for name, view in self._views.items()})
+
+    def __iter__(self) -> Iterator[str]:
+        return iter(self._views)
+
+    def __contains__(self, name: object) -> bool:
+        return name in self._views
+
+    def keys(self) -> KeysView[str]:
+        return self._views.keys()
+
+    def items(self) -> ItemsView[str, View]:
+        return self._views.items()
+
+    def only(self, names: Sequence[str]) -> Views:
+        """These modalities alone, in this order."""
+        return Views({name: self._views[name] for name in names})
+
+    def without(self, *names: str) -> Views:
+        """The same samples as if no row had these modalities."""
+        return Views(
+            {name: View.absent(len(view), view.shape) if name in names else view for name, view in self._views.items()}
+        )
+
+    def __repr__(self) -> str:
+        inside = ", ".join(
+            f"{name} {view.values.shape} ({view.present.mean():.0%} present)" if len(view) else name
+            for name, view in self._views.items()
+        )
+        return f"Views({len(self)} rows: {inside})"
+
+
+@dataclass(frozen=True, eq=False)
+class LabelledViews:
+    """Views with the label and key of every row, in shard order."""
+
+    views: Views
+    labels: Array
+    keys: Array
+
+    def __len__(self) -> int:
+        return len(self.labels)
+
+    def __getitem__(self, rows: Rows) -> LabelledViews:
+        return LabelledViews(self.views[rows], self.labels[rows], self.keys[rows])
+
+
+def load_views(store: Store, dataset: Dataset, encoders: Sequence[EncoderEntry], *splits: str) -> LabelledViews:
+    """The features and labels of these splits, shard after shard: (n, d) float32 per modality.
+
+    Labels come from the shard indexes, vectors from the feature store. Raises DamagedError where the keys of the
+    two differ, and FusionError where the splits have no shards.
+    """
+    from mmcore.features.store import read_view
+    from mmcore.shards.read import read_index
+
+    shards = dataset.of(*splits)
+    if not shards:
+        raise FusionError(f"the data set has no shards of {' and '.join(splits)}")
+    keys: list[str] = []
+    labels: list[str] = []
+    parts: dict[str, list[View]] = {encoder.modality: [] for encoder in encoders}
+    for shard in shards:
+        index = read_index(store, shard)
+        shard_keys = index.column("key").to_pylist()
+        keys += shard_keys
+        labels += index.column("label").to_pylist()
+        for encoder in encoders:
+            view = shard.views[encoder.modality]
+            if view is None:
+                raise FusionError(f"shard {shard.recipe}: its view of {encoder.modality} is not known yet")
+            view_keys, values, present = read_view(store, encoder, view)
+            if list(view_keys) != shard_keys:
+                raise DamagedError(
+                    f"features/{encoder.digest}/{view}.arrow holds other keys than shard {shard.recipe}; "
+                    "remove it and run again."
+                )
+            parts[encoder.modality].append(View(values, present))
+    joined = {
+        name: View(np.concatenate([v.values for v in views]), np.concatenate([v.present for v in views]))
+        for name, views in parts.items()
+    }
+    return LabelledViews(Views(joined), np.array(labels, dtype=np.str_), np.array(keys, dtype=np.str_))

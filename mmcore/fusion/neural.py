@@ -1,0 +1,199 @@
+"""What the fusion methods trained by backpropagation have in common. Imports torch."""
+
+from __future__ import annotations
+
+from abc import abstractmethod
+from collections.abc import Iterator, Mapping, Sequence
+from contextlib import contextmanager
+from typing import Any
+
+import numpy as np
+import torch
+from scipy.special import log_softmax
+from torch import Tensor, nn
+from torch.nn import functional
+
+from mmcore.fusion.base import FitRun, Rows, SharedSpace
+from mmcore.fusion.data import Array, Views
+from mmcore.fusion.linear import calibrate
+from mmcore.records import Json
+from mmcore.training.loop import LoopSettings, train
+
+HELD_OUT = 0.15
+"""Share of each class that tells when to stop where `fit` is given no validation rows."""
+BATCH = 4096
+"""Rows at a time when predicting."""
+
+
+class FusionNetwork(nn.Module):
+    """Encoders into one shared space, a weighting of the present modalities, and a linear head on the fused point."""
+
+    encoders: nn.ModuleList
+    head: nn.Module
+
+    def fused(self, points: Sequence[Tensor], present: Tensor) -> Tensor:
+        """Σ_m w_m z_m: (b, k) from one (b, k) per modality and booleans (b, M); rows need something present."""
+        weights = self.weights(points, present)
+        return torch.stack(list(points), dim=1).mul(weights.unsqueeze(2)).sum(dim=1)
+
+    def weights(self, points: Sequence[Tensor], present: Tensor) -> Tensor:
+        """Weights (b, M) that sum to 1, 0 where absent: here equal ones."""
+        return present / present.sum(dim=1, keepdim=True)
+
+    def extra_loss(self, inputs: Sequence[Tensor], present: Tensor, fused: Tensor, weights: Tensor) -> Tensor | float:
+        """What is added to the classification loss; `present` is what the rows have, hidden or not."""
+        return 0.0
+
+
+class NeuralFusionModel(SharedSpace):
+    """Base of the neural methods: one loop, modality dropout, early stopping and calibration on validation rows.
+
+    The loss is the mean over rows of −log softmax(head(z))[y] plus `FusionNetwork.extra_loss`. In training each present
+    modality is hidden with probability `modality_dropout`, one always staying (Neverova et al. 2016, ModDrop), so
+    that every subset is met. Without validation rows a part of each class is held out to stop by, and the
+    probabilities stay uncalibrated.
+    """
+
+    handles_missing = "native"
+
+    epochs: int
+    patience: int
+    batch_size: int
+    learning_rate: float
+    weight_decay: float
+    modality_dropout: float
+
+    @abstractmethod
+    def _network(self) -> FusionNetwork:
+        """The network with fresh weights."""
+
+    def _built(self) -> FusionNetwork:
+        with torch.random.fork_rng([]):
+            torch.manual_seed(self._seed())
+            return self._network()
+
+    def _seed(self) -> int:
+        return 0 if self.random_state is None else int(self.random_state)
+
+    def _widths(self) -> list[int]:
+        return [self.view_shapes_[name][0] for name in self.modalities_]
+
+    def _fit(self, train_rows: Rows, validation: Rows | None, run: FitRun) -> None:
+        learned, stopping = (train_rows, validation) if validation is not None else self._held_out(train_rows)
+        inputs, present = _tensors(learned.views, run.device)
+        codes = torch.as_tensor(learned.codes, device=run.device)
+        weights = torch.as_tensor(learned.weights / learned.weights.mean(), dtype=torch.float32, device=run.device)
+        held = _tensors(stopping.views, run.device)
+        held_codes = torch.as_tensor(stopping.codes, device=run.device)
+
+        def loss(network: FusionNetwork, rows: np.ndarray, random: np.random.Generator) -> Tensor:
+            at = torch.as_tensor(rows, device=run.device)
+            kept = torch.as_tensor(hidden(learned_present[rows], self.modality_dropout, random), device=run.device)
+            batch = [values[at] for values in inputs]
+            fused = _fuse(network, batch, kept)
+            each = functional.cross_entropy(network.head(fused), codes[at], reduction="none")
+            return (each * weights[at]).mean() + network.extra_loss(batch, present[at], fused, weights[at])
+
+        def validate(network: FusionNetwork) -> float:
+            logits = network.head(_fuse(network, *held))
+            return float(functional.cross_entropy(logits.double(), held_codes))
+
+        learned_present = present.cpu().numpy()
+        network = self._built()
+        settings = LoopSettings(
+            epochs=self.epochs,
+            patience=self.patience,
+            batch_size=self.batch_size,
+            learning_rate=self.learning_rate,
+            weight_decay=self.weight_decay,
+            seed=self._seed(),
+            threads=run.threads,
+            device=run.device,
+        )
+        curves = train(
+            network, len(learned), loss, validate, settings, checkpoints=run.checkpoints, on_epoch=run.on_epoch
+        )
+        self.network_ = network.to("cpu").eval()
+        self.curves_ = curves.as_json()
+        self.sharpness_ = 1.0
+        if validation is not None:
+            self.sharpness_ = calibrate(self._logits(validation.views), validation.codes)
+
+    def _held_out(self, rows: Rows) -> tuple[Rows, Rows]:
+        """Most of the rows to learn from and some of each class to stop by; all for both where classes are tiny."""
+        random = np.random.default_rng(self._seed())
+        held = np.zeros(len(rows), bool)
+        for code in np.unique(rows.codes):
+            members = random.permutation(np.flatnonzero(rows.codes == code))
+            held[members[: int(len(members) * HELD_OUT)]] = True
+        return (rows[~held], rows[held]) if held.any() else (rows, rows)
+
+    def _project(self, name: str, values: Array) -> Array:
+        encoder = self.network_.encoders[self.modalities_.index(name)]
+        with predicting():
+            parts = [encoder(part) for part in torch.split(torch.as_tensor(values, dtype=torch.float32), BATCH)]
+            return np.asarray(torch.cat(parts).numpy())
+
+    def _fused(self, views: Views) -> Array:
+        points = [torch.as_tensor(self._project(name, view.values)) for name, view in views.items()]
+        _, present = _tensors(views, "cpu")
+        # A row with nothing present gets equal weights here, and NaN from the caller.
+        present = present | ~present.any(dim=1, keepdim=True)
+        with predicting():
+            return np.asarray(self.network_.fused(points, present).numpy())
+
+    def _logits(self, views: Views) -> Array:
+        with predicting():
+            return np.asarray(self.network_.head(torch.as_tensor(self._fused(views))).double().numpy())
+
+    def _log_proba(self, views: Views) -> Array:
+        return np.asarray(log_softmax(self.sharpness_ * self._logits(views), axis=1))
+
+    def _state(self) -> tuple[dict[str, Array], dict[str, Json]]:
+        arrays = {f"network.{name}": value.numpy() for name, value in self.network_.state_dict().items()}
+        return arrays, {"sharpness": self.sharpness_}
+
+    def _restore(self, arrays: Mapping[str, Array], facts: Mapping[str, Json]) -> None:
+        self.network_ = self._built()
+        prefix = "network."
+        state: dict[str, Any] = {
+            name.removeprefix(prefix): torch.as_tensor(array)
+            for name, array in arrays.items()
+            if name.startswith(prefix)
+        }
+        self.network_.load_state_dict(state)
+        self.network_.eval()
+        self.sharpness_ = facts["sharpness"]
+
+
+def hidden(present: Array, share: float, random: np.random.Generator) -> Array:
+    """`present` (b, M) with each true value made false with probability `share`, one of each row always kept."""
+    kept = present & (random.random(present.shape) >= share)
+    # The one to keep where all would go: a fair choice among those present.
+    chosen = (random.random(present.shape) * present).argmax(axis=1)
+    lost = ~kept.any(axis=1) & present.any(axis=1)
+    kept[lost, chosen[lost]] = True
+    return np.asarray(kept)
+
+
+@contextmanager
+def predicting() -> Iterator[None]:
+    """No gradients, and one thread: more would give other last bits on a machine with more cores."""
+    threads = torch.get_num_threads()
+    torch.set_num_threads(1)
+    try:
+        with torch.inference_mode():
+            yield
+    finally:
+        torch.set_num_threads(threads)
+
+
+def _fuse(network: FusionNetwork, inputs: Sequence[Tensor], present: Tensor) -> Tensor:
+    points = [encoder(values) for encoder, values in zip(network.encoders, inputs, strict=True)]
+    return network.fused(points, present)
+
+
+def _tensors(views: Views, device: str) -> tuple[list[Tensor], Tensor]:
+    inputs = [torch.as_tensor(view.values, dtype=torch.float32, device=device) for _, view in views.items()]
+    present = np.stack([view.present for _, view in views.items()], axis=1)
+    return inputs, torch.as_tensor(present, device=device)

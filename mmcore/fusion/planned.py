@@ -1,0 +1,140 @@
+"""Which models a run trains, and the recipes that name them."""
+
+from __future__ import annotations
+
+from collections.abc import Mapping, Sequence
+from dataclasses import dataclass
+from typing import Any
+
+from mmcore.config.fusion import CcaSettings, FusionMethod, LateSettings, NeuralFusion
+from mmcore.config.run import RunConfig
+from mmcore.errors import ConfigError, Problem
+from mmcore.records import EncoderEntry, Json, ShardEntry
+from mmcore.training.device import device_of
+
+LEARNED_FROM = ("train", "val")
+"""The splits that a model sees: it learns from the first, and is stopped, tuned and calibrated by the second."""
+
+Shards = Mapping[str, Sequence[ShardEntry]]
+"""The shards of each split in `LEARNED_FROM`."""
+
+
+@dataclass(frozen=True)
+class ModelPlan:
+    """One model that a run trains."""
+
+    name: str
+    settings: Any
+    modalities: tuple[str, ...]
+    baseline: bool
+
+    @property
+    def method(self) -> str:
+        return str(self.settings.method)
+
+
+def plan_models(config: RunConfig) -> list[ModelPlan]:
+    """The configured methods under unique names, then the baselines: late fusion and each single modality.
+
+    Late fusion is no baseline where it is one of the methods. Raises ConfigError for a method that does not fit.
+    """
+    there = tuple(config.data.modalities)
+    problems, plans, counts = [], [], dict[str, int]()
+    given = "methods" in config.fusion.model_fields_set
+    for position, settings in enumerate(config.fusion.methods):
+        where = f"fusion.methods.{position}"
+        used = tuple(settings.modalities or there)
+        if unknown := [name for name in used if name not in there]:
+            known = f"There are: {', '.join(there)}."
+            problems.append(Problem(f"{where}.modalities", f"no modality {unknown[0]!r}.", known))
+        if isinstance(settings, CcaSettings) and len(used) < 2:
+            if given:
+                problems.append(Problem(where, "cca needs at least two modalities.", "Take it off the list."))
+            continue
+        counts[settings.method] = counts.get(settings.method, 0) + 1
+        number = counts[settings.method]
+        name = settings.method if number == 1 else f"{settings.method}-{number}"
+        plans.append(ModelPlan(name, settings, used, baseline=False))
+    if problems:
+        raise ConfigError(problems)
+    if len(there) > 1 and "late" not in counts:
+        plans.append(ModelPlan("late", LateSettings(), there, baseline=True))
+    plans += [ModelPlan(f"only-{name}", LateSettings(modalities=[name]), (name,), baseline=True) for name in there]
+    return plans
+
+
+def learned_shards(entries: Sequence[ShardEntry]) -> dict[str, list[ShardEntry]]:
+    return {split: [entry for entry in entries if entry.split == split] for split in LEARNED_FROM}
+
+
+def model_recipe(
+    plan: ModelPlan,
+    config: RunConfig,
+    encoders: Mapping[str, EncoderEntry],
+    shards: Shards,
+) -> Json:
+    settings: FusionMethod = plan.settings
+    return {
+        "kind": "model",
+        "settings": settings.recipe(),
+        "seed": config.fusion.seed,
+        "threads": config.compute.threads,
+        "device": device_of(config.compute) if isinstance(settings, NeuralFusion) else "cpu",
+        "features": {
+            name: {
+                "encoder": encoders[name].digest,
+                **{split: [shard.views[name] for shard in shards[split]] for split in LEARNED_FROM},
+            }
+            for name in plan.modalities
+        },
+        "labels": {split: [shard.labels for shard in shards[split]] for split in LEARNED_FROM},
+        "order": list(plan.modalities),
+    }
+
+
+def unknown_because(plan: ModelPlan, encoders: Mapping[str, EncoderEntry], shards: Shards) -> str:
+    """Why a model's digest cannot be known yet; empty where it can."""
+    every = [shard for split in LEARNED_FROM for shard in shards[split]]
+    if any(shard.labels is None for shard in every):
+        return "its training data change"
+    new = [
+        name
+        for name in plan.modalities
+        if name not in encoders or any(shard.views.get(name) is None for shard in every)
+    ]
+    return f"the features of {', '.join(new)} change" if new else ""
+
+
+def why_new(recipe: Json, history: Sequence[Json]) -> str:
+    """Why a model must be trained, told by what differs from the most similar one there is."""
+    alike = [
+        _differences(recipe, receipt["recipe"])
+        for receipt in history
+        if receipt["recipe"]["settings"]["method"] == recipe["settings"]["method"]
+        and receipt["recipe"]["order"] == recipe["order"]
+    ]
+    if not alike:
+        return "not trained yet"
+    nearest: list[str] = min(alike, key=len)
+    return "; ".join(nearest)
+
+
+def _differences(new: Json, old: Json) -> list[str]:
+    said = []
+    changed = [key for key, value in new["settings"].items() if old["settings"].get(key, value) != value]
+    if "version" in changed:
+        said.append("its code changed")
+    if settings := [key for key in changed if key != "version"]:
+        said.append(f"changed settings: {', '.join(settings)}")
+    said += [f"{key} changed" for key in ("seed", "threads", "device") if new[key] != old[key]]
+    if encoders := [
+        name for name, part in new["features"].items() if part["encoder"] != old["features"][name]["encoder"]
+    ]:
+        said.append(f"new encoder of {', '.join(encoders)}")
+    if any(
+        part[split] != old["features"][name][split] for name, part in new["features"].items() for split in LEARNED_FROM
+    ):
+        said.append("its training data changed")
+    elif new["labels"] != old["labels"]:
+        said.append("labels changed")
+    return said or ["not trained yet"]

@@ -1,0 +1,104 @@
+"""Fusion models on disk: safetensors for numbers, JSON for the rest. Reading executes nothing of the file."""
+
+from __future__ import annotations
+
+import importlib
+import json
+from collections.abc import Mapping
+from dataclasses import dataclass
+from pathlib import Path
+from typing import Any
+
+import numpy as np
+import safetensors.numpy
+from safetensors import SafetensorError
+
+from mmcore.config.fusion import IMPLEMENTATIONS
+from mmcore.errors import FusionError
+from mmcore.fusion.data import Array
+from mmcore.records import Json
+
+FORMAT = 1
+ARRAYS = "model.safetensors"
+FACTS = "model.json"
+
+
+@dataclass(frozen=True)
+class SavedModel:
+    """What was read back: the class (one that may be loaded) and all it needs."""
+
+    kind: type[Any]
+    settings: dict[str, Any]
+    classes: Array
+    shapes: dict[str, tuple[int, ...]]
+    arrays: dict[str, Array]
+    facts: dict[str, Json]
+
+
+def write_model(
+    folder: Path,
+    kind: type[Any],
+    *,
+    settings: Mapping[str, Any],
+    classes: Array,
+    shapes: Mapping[str, tuple[int, ...]],
+    arrays: Mapping[str, Array],
+    facts: Mapping[str, Json],
+) -> None:
+    """Write both files into an existing folder."""
+    plain = {name: np.ascontiguousarray(array) for name, array in arrays.items()}
+    (folder / ARRAYS).write_bytes(safetensors.numpy.save(plain))
+    described = {
+        "format": FORMAT,
+        "class": _name_of(kind),
+        "settings": {name: list(value) if isinstance(value, tuple) else value for name, value in settings.items()},
+        "classes": classes.tolist(),
+        # A list: the order of the views is part of the model.
+        "views": [{"name": name, "shape": list(shape)} for name, shape in shapes.items()],
+        "facts": facts,
+    }
+    text = json.dumps(described, sort_keys=True, indent=1, ensure_ascii=False, allow_nan=False)
+    (folder / FACTS).write_text(text + "\n", encoding="utf-8")
+
+
+def read_model(folder: Path, expected: type[Any], *, base: bool) -> SavedModel:
+    """Read both files. With `base` any method of this library is taken, else only `expected` itself.
+
+    Raises FusionError for another class, a newer format, or files that are no such model.
+    """
+    try:
+        described = json.loads((folder / FACTS).read_text(encoding="utf-8"))
+        name, version = described["class"], described["format"]
+        if version != FORMAT:
+            raise FusionError(f"{folder}: the model has format {version}, and this mmcore reads {FORMAT}")
+        kind = _known(name) if base else expected
+        if kind is None or name != _name_of(kind):
+            wanted = "a fusion method of this library" if base else _name_of(expected)
+            raise FusionError(f"{folder}: holds a {name}, not {wanted}; load it with its own class: Class.load(folder)")
+        return SavedModel(
+            kind=kind,
+            settings=described["settings"],
+            classes=np.array(described["classes"]),
+            shapes={view["name"]: tuple(view["shape"]) for view in described["views"]},
+            arrays=safetensors.numpy.load((folder / ARRAYS).read_bytes()),
+            facts=described["facts"],
+        )
+    except FileNotFoundError as error:
+        raise FusionError(f"{folder}: no saved model ({Path(error.filename).name} is not there)") from None
+    except (ValueError, KeyError, TypeError, SafetensorError) as error:
+        if isinstance(error, FusionError):
+            raise
+        raise FusionError(f"{folder}: not a saved model ({error})") from error
+
+
+def _name_of(kind: type[Any]) -> str:
+    return f"{kind.__module__}:{kind.__qualname__}"
+
+
+def _known(name: str) -> type[Any] | None:
+    """The class of this name, where it is one of the methods that a YAML can name."""
+    if name not in IMPLEMENTATIONS:
+        return None
+    module, _, attribute = name.partition(":")
+    found: type[Any] = getattr(importlib.import_module(module), attribute)
+    return found

@@ -1,0 +1,77 @@
+"""The scaling that every fusion method begins with, fitted on present training rows."""
+
+from __future__ import annotations
+
+from collections.abc import Mapping
+from typing import Literal
+
+import numpy as np
+
+from mmcore.fusion.data import Array, View, Views
+
+Scaling = Literal["none", "standard", "l2"]
+
+
+class Scaler:
+    """Scales each view's present rows and puts zeros where a row is absent, in float64.
+
+    `standard` takes off the training mean and divides by the training deviation (a constant column is only centred),
+    so that zero is the training mean. `l2` gives every row unit length. `none` leaves the values as they are.
+    """
+
+    def __init__(self, kind: Scaling) -> None:
+        self.kind = kind
+        self.moments: dict[str, tuple[Array, Array]] = {}
+
+    def fit(self, views: Views, weights: Array) -> Scaler:
+        """Learn from present rows; `weights` (n,) say how much each counts."""
+        if self.kind == "standard":
+            self.moments = {name: _moments(view, weights) for name, view in views.items()}
+        return self
+
+    def transform(self, views: Views) -> Views:
+        """The scaled views: (n, d) float64 each, absent rows zero."""
+        return Views({name: self._scaled(name, view) for name, view in views.items()})
+
+    def _scaled(self, name: str, view: View) -> View:
+        scaled = np.zeros(view.values.shape)
+        rows = view.values[view.present].astype(np.float64)
+        if self.kind == "standard":
+            mean, deviation = self.moments[name]
+            rows = (rows - mean) / deviation
+        elif self.kind == "l2":
+            length = np.linalg.norm(rows, axis=1, keepdims=True)
+            rows = rows / np.where(length > 0, length, 1.0)
+        scaled[view.present] = rows
+        return View(scaled, view.present)
+
+    def undone(self, name: str, rows: Array) -> Array:
+        """Scaled rows (n, d) of one view in its own units; unit lengths (l2) stay."""
+        if self.kind != "standard":
+            return rows
+        mean, deviation = self.moments[name]
+        return np.asarray(rows * deviation + mean)
+
+    def arrays(self) -> dict[str, Array]:
+        """What was fitted, to be saved."""
+        named = {f"scaling.{name}.mean": mean for name, (mean, _) in self.moments.items()}
+        return named | {f"scaling.{name}.deviation": deviation for name, (_, deviation) in self.moments.items()}
+
+    @classmethod
+    def restored(cls, kind: Scaling, arrays: Mapping[str, Array], names: list[str]) -> Scaler:
+        scaler = cls(kind)
+        if kind == "standard":
+            scaler.moments = {
+                name: (arrays[f"scaling.{name}.mean"], arrays[f"scaling.{name}.deviation"]) for name in names
+            }
+        return scaler
+
+
+def _moments(view: View, weights: Array) -> tuple[Array, Array]:
+    rows = view.values[view.present].astype(np.float64)
+    weights = weights[view.present] / weights[view.present].sum()
+    mean = weights @ rows
+    deviation = np.sqrt(weights @ (rows - mean) ** 2)
+    # Rounding leaves a constant column with a tiny deviation; dividing by it would make noise of it.
+    tiny = 1e-12 * np.maximum(1.0, np.abs(rows).max(axis=0))
+    return mean, np.where(deviation > tiny, deviation, 1.0)

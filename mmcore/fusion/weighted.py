@@ -1,0 +1,73 @@
+"""A weighted sum of per-modality projections: weights learned for all rows, or gated by each row."""
+
+from __future__ import annotations
+
+from collections.abc import Sequence
+from typing import Literal
+
+import torch
+from torch import Tensor, nn
+
+from mmcore.fusion.neural import FusionNetwork, NeuralFusionModel
+from mmcore.fusion.scaling import Scaling
+
+DROPOUT = 0.3
+
+
+class WeightedFusion(NeuralFusionModel):
+    """z = Σ_{m∈P} w_m z_m with z_m = GELU(A_m x_m + a_m), over the present modalities P; a linear head reads z.
+
+    `learned`: w = softmax over P of one learned number per modality. `gated`: the number is v_mᵀ z_m / √k + c_m,
+    so each row weighs its own views (as the gates of Arevalo et al. 2017, "Gated multimodal units", with a
+    softmax in place of the sigmoid). Softmax over P alone renormalises where modalities are absent.
+    """
+
+    def __init__(
+        self,
+        *,
+        weights: Literal["learned", "gated"] = "learned",
+        dim: int = 64,
+        epochs: int = 100,
+        patience: int = 10,
+        batch_size: int = 128,
+        learning_rate: float = 2e-3,
+        weight_decay: float = 1e-2,
+        modality_dropout: float = 0.5,
+        scaling: Scaling = "standard",
+        modalities: Sequence[str] | None = None,
+        random_state: int | None = 0,
+    ) -> None:
+        self.weights = weights
+        self.dim = dim
+        self.epochs = epochs
+        self.patience = patience
+        self.batch_size = batch_size
+        self.learning_rate = learning_rate
+        self.weight_decay = weight_decay
+        self.modality_dropout = modality_dropout
+        self.scaling = scaling
+        self.modalities = modalities
+        self.random_state = random_state
+
+    def _network(self) -> FusionNetwork:
+        return _WeightedNetwork(self._widths(), len(self.classes_), self.dim, gated=self.weights == "gated")
+
+
+class _WeightedNetwork(FusionNetwork):
+    def __init__(self, widths: Sequence[int], classes: int, dim: int, *, gated: bool) -> None:
+        super().__init__()
+        self.encoders = nn.ModuleList(
+            nn.Sequential(nn.Dropout(DROPOUT), nn.Linear(width, dim), nn.GELU()) for width in widths
+        )
+        self.scores = nn.Parameter(torch.zeros(len(widths)))
+        self.gates = nn.Parameter(torch.zeros(len(widths), dim)) if gated else None
+        self.head = nn.Linear(dim, classes)
+
+    def weights(self, points: Sequence[Tensor], present: Tensor) -> Tensor:
+        scores = self.scores.expand(present.shape)
+        if self.gates is not None:
+            scores = (
+                scores
+                + torch.stack([z @ v for z, v in zip(points, self.gates, strict=True)], 1) / len(self.gates[0]) ** 0.5
+            )
+        return torch.softmax(scores.masked_fill(~present, -torch.inf), dim=1)

@@ -1,0 +1,81 @@
+"""Views to learn from: made ones, and the six of mfeat."""
+
+from __future__ import annotations
+
+import os
+from pathlib import Path
+
+import numpy as np
+import pytest
+from threadpoolctl import threadpool_limits
+
+from mmcore.fusion.autoencoder import AutoencoderFusion
+from mmcore.fusion.cca import CcaFusion
+from mmcore.fusion.concat import ConcatFusion
+from mmcore.fusion.data import LabelledViews, View, Views
+from mmcore.fusion.late import LateFusion
+from mmcore.fusion.weighted import WeightedFusion
+
+os.environ.setdefault("OMP_NUM_THREADS", "1")
+
+QUICK = {"epochs": 15, "batch_size": 32, "learning_rate": 1e-2}
+
+METHODS = {
+    "concat": lambda: ConcatFusion(C=0.1),
+    "concat-mean": lambda: ConcatFusion(C=0.1, impute="mean"),
+    "late": lambda: LateFusion(C=0.1),
+    "cca": lambda: CcaFusion(C=0.1, n_components=4),
+    "weighted": lambda: WeightedFusion(dim=8, **QUICK),
+    "gated": lambda: WeightedFusion(weights="gated", dim=8, **QUICK),
+    "autoencoder": lambda: AutoencoderFusion(dim=4, hidden=8, **QUICK),
+}
+"""One of each kind, quick to fit."""
+
+SHARED = ("late", "cca", "weighted", "gated", "autoencoder")
+
+
+@pytest.fixture(autouse=True)
+def _one_thread():
+    with threadpool_limits(1):
+        yield
+
+
+@pytest.fixture(params=METHODS)
+def method(request):
+    return METHODS[request.param]()
+
+
+@pytest.fixture(params=SHARED)
+def shared_method(request):
+    return METHODS[request.param]()
+
+
+def made(n: int, seed: int = 0, missing: float = 0.0, classes: int = 3) -> LabelledViews:
+    """Three views of n rows that each tell a little about the class; absent values are NaN."""
+    random = np.random.default_rng(seed)
+    codes = np.arange(n) % classes
+    views = {}
+    keep = random.random((n, 3)) >= missing
+    keep[np.flatnonzero(~keep.any(axis=1)), 0] = True
+    for number, (name, width) in enumerate({"image": 5, "audio": 4, "text": 6}.items()):
+        centres = np.random.default_rng(number).normal(size=(classes, width)) * 1.5
+        values = centres[codes] + random.normal(size=(n, width))
+        values[~keep[:, number]] = np.nan
+        views[name] = View(values.astype(np.float32), keep[:, number])
+    return LabelledViews(Views(views), np.array(["a", "b", "c", "d"])[codes], np.array([f"k{i}" for i in range(n)]))
+
+
+def read_mfeat(folder: Path) -> dict[str, LabelledViews]:
+    """mfeat by split."""
+    rows = np.genfromtxt(folder / "split.csv", delimiter=",", names=True, dtype=None, encoding="utf-8")
+    views = {
+        name: np.loadtxt(folder / f"mfeat-{name}.csv", delimiter=",", skiprows=1)[:, :-1]
+        for name in ("fou", "fac", "kar", "pix", "zer", "mor")
+    }
+    every = LabelledViews(Views(views), rows["label"], rows["row"])
+    return {split: every[np.flatnonzero(rows["split"] == split)] for split in ("train", "val", "test")}
+
+
+@pytest.fixture(scope="session")
+def mfeat(mfeat_dir):
+    return read_mfeat(mfeat_dir)
