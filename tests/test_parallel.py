@@ -19,7 +19,7 @@ import pytest
 from mmcore import parallel
 from mmcore.config import ComputeConfig
 from mmcore.errors import ConfigError, StageError
-from mmcore.parallel import Died, Pool, open_pool, run_isolated, serial_pool
+from mmcore.parallel import Died, Pool, cluster, on_dask, open_pool, run_isolated, serial_pool
 from tests import parallel_jobs as jobs
 from tests.parallel_jobs import Work
 
@@ -138,7 +138,7 @@ def test_jobs_are_drawn_as_workers_become_free(dask_pool: Pool) -> None:
     finished = 0
     for _ in dask_pool.map(jobs.square, work, name=name_of):
         finished += 1
-        assert int(repr(drawn)[6:-1]) <= finished + parallel.JOBS_PER_WORKER * dask_pool.workers
+        assert int(repr(drawn)[6:-1]) <= finished + on_dask.JOBS_PER_WORKER * dask_pool.workers
     assert finished == 100
 
 
@@ -227,8 +227,8 @@ def running_scheduler() -> Iterator[str]:
         dashboard_address=None,
         scheduler_kwargs={"dashboard_address": "127.0.0.1:0"},
         silence_logs=logging.CRITICAL,
-    ) as cluster:
-        yield cluster.scheduler_address
+    ) as started:
+        yield started.scheduler_address
 
 
 def test_a_running_scheduler(tmp_path: Path) -> None:
@@ -248,7 +248,7 @@ def test_a_running_scheduler(tmp_path: Path) -> None:
 
 
 def test_no_scheduler_there(monkeypatch: pytest.MonkeyPatch) -> None:
-    monkeypatch.setattr(parallel, "CONNECT_S", 0.3)
+    monkeypatch.setattr(cluster, "CONNECT_S", 0.3)
     with open_pool(compute_of(address="tcp://127.0.0.1:9")) as pool, pytest.raises(ConfigError) as caught:
         list(pool.map(jobs.square, [Work(2)], name=name_of))
     assert "compute.dask.address: no Dask scheduler answers at tcp://127.0.0.1:9" in str(caught.value)
