@@ -1,0 +1,234 @@
+"""The evaluate stage: which models have no scores on the test split yet, and computing those."""
+
+from __future__ import annotations
+
+from collections.abc import Sequence
+from dataclasses import dataclass, replace
+from typing import TYPE_CHECKING, Literal
+
+from mmcore.config import RunConfig
+from mmcore.errors import DamagedError, StageError
+from mmcore.evaluation.leaderboard import leaderboard
+from mmcore.fusion.fit import read_receipt
+from mmcore.parallel import Died, Pool
+from mmcore.progress import Progress
+from mmcore.records import DataFile, Dataset, EncoderEntry, EvaluationEntry, Json, ModelEntry, ShardEntry, Step, digest
+from mmcore.storage import Store, sha256
+
+if TYPE_CHECKING:
+    import pyarrow as pa
+
+    from mmcore.evaluation.metrics import Array
+    from mmcore.fusion.base import FusionModel
+    from mmcore.fusion.data import LabelledViews
+
+__all__ = [
+    "EvaluationJob",
+    "evaluate_model",
+    "evaluate_models",
+    "foresee_evaluations",
+    "leaderboard",
+    "publish_evaluation",
+]
+
+VERSION = 1
+"""Raised by hand when the scores of the same model on the same rows change."""
+
+
+NEW = "not scored on these test rows yet"
+
+
+@dataclass(frozen=True)
+class EvaluationJob:
+    """All that scoring one model takes."""
+
+    store: Store
+    name: str
+    model: str
+    """The model's digest."""
+    recipe: Json
+    test: Dataset
+    """The data set with nothing but its test shards."""
+    encoders: tuple[EncoderEntry, ...]
+
+
+def foresee_evaluations(
+    config: RunConfig,
+    entries: Sequence[ShardEntry],
+    encoders: Sequence[tuple[EncoderEntry | None, Sequence[Step]]],
+    models: Sequence[tuple[ModelEntry | None, Step]],
+    store: Store,
+) -> list[tuple[EvaluationEntry | None, Step]]:
+    """What scoring the models of a run would compute or reuse, with the reason; loads no model.
+
+    `entries`, `encoders` and `models` are what the earlier stages foresee. The entry is None where the scores have
+    no name yet, because the model or what it reads is still to be made.
+    """
+    test = [entry for entry in entries if entry.split == "test"]
+    samples = sum(entry.samples for entry in test)
+    waits_for = _unsettled(test, encoders)
+    found: list[tuple[EvaluationEntry | None, Step]] = []
+    for model, step in models:
+        name = step.name if model is None else model.name
+        if model is None or step.action == "compute" or waits_for:
+            reason = waits_for or "its model is trained first"
+            found.append((None, Step("evaluate", name, "compute", reason, None, samples)))
+            continue
+        recipe = evaluation_recipe(config, test, [entry for entry, _ in encoders if entry], model, store)
+        entry = EvaluationEntry(model.name, digest(recipe))
+        action: Literal["reuse", "compute"]
+        action, reason = ("reuse", "scored before") if is_finished(store, entry.digest) else ("compute", NEW)
+        found.append((entry, Step("evaluate", name, action, reason, entry.digest, samples)))
+    return found
+
+
+def evaluate_models(  # noqa: PLR0917 - as the other stages
+    config: RunConfig,
+    dataset: Dataset,
+    encoders: Sequence[EncoderEntry],
+    models: Sequence[ModelEntry],
+    store: Store,
+    pool: Pool,
+    progress: Progress,
+) -> list[EvaluationEntry]:
+    """Score every model on the test split where that was not done yet; the entries in the order of `models`.
+
+    Publishes `evaluations/<digest>/` with `scores.json`, `predictions.parquet` and, last, `receipt.json`.
+    Raises StageError where a job's process died, and what `score_model` raises.
+    """
+    shards = dataset.of("test")
+    samples = sum(shard.samples for shard in shards)
+    test = replace(dataset, shards=shards, rejects=(), facts={})
+    entries: list[EvaluationEntry] = []
+    jobs: dict[str, EvaluationJob] = {}
+    for model in models:
+        recipe = evaluation_recipe(config, shards, encoders, model, store)
+        entry = EvaluationEntry(model.name, digest(recipe))
+        if not is_finished(store, entry.digest):
+            jobs[entry.digest] = EvaluationJob(store, model.name, model.digest, recipe, test, tuple(encoders))
+        entries.append(entry)
+    total = len({entry.digest for entry in entries})
+    progress.start(total, reused=total - len(jobs), unit="models")
+    for job, outcome in pool.map(evaluate_model, jobs.values(), name=_title) if jobs else ():
+        if isinstance(outcome, Died):
+            raise StageError(f"{_title(job)}: {outcome.reason}. Run the same command again: it goes on from there.")
+        progress.advance(samples=samples, note=job.name)
+    return entries
+
+
+def evaluation_recipe(
+    config: RunConfig,
+    test: Sequence[ShardEntry],
+    encoders: Sequence[EncoderEntry],
+    model: ModelEntry,
+    store: Store,
+) -> dict[str, Json]:
+    """All that determines the scores of `model`: its receipt, the encoders', the test views and labels."""
+    return {
+        "kind": "evaluation",
+        "version": VERSION,
+        "model": {"digest": model.digest, "receipt": _receipt_hash(store, f"models/{model.digest}")},
+        "features": {
+            encoder.modality: {
+                "encoder": encoder.digest,
+                "receipt": _receipt_hash(store, f"encoders/{encoder.digest}") if encoder.trained else None,
+                "views": [entry.views[encoder.modality] for entry in test],
+            }
+            for encoder in encoders
+        },
+        "labels": [entry.labels for entry in test],
+        "instances": config.data.pairing == "instance",
+        "threads": config.compute.threads,
+    }
+
+
+def is_finished(store: Store, name: str) -> bool:
+    """Whether the scores of this digest are there as their receipt says."""
+    try:
+        receipt = store.read_json(f"evaluations/{name}/receipt.json")
+        return all(store.intact(DataFile(**file)) for file in receipt["files"])
+    except (FileNotFoundError, DamagedError):
+        return False
+
+
+def evaluate_model(job: EvaluationJob) -> EvaluationEntry:
+    """Score one model and publish what was found: runs in a worker."""
+    from threadpoolctl import threadpool_limits
+
+    from mmcore.fusion.data import load_views
+
+    # The order of sums, and with it the last bits, depends on the threads of the linear algebra.
+    with threadpool_limits(job.recipe["threads"]):
+        rows = load_views(job.store, job.test, job.encoders, "test")
+        publish_evaluation(job.store, job.recipe, open_model(job.store, job.model), rows)
+    return EvaluationEntry(job.name, digest(job.recipe))
+
+
+def publish_evaluation(store: Store, recipe: Json, model: FusionModel, rows: LabelledViews) -> None:
+    """Score `model` on `rows` and publish the scores, the predictions and, last, their receipt."""
+    from mmcore.evaluation.scores import score_model
+
+    scores, proba = score_model(model, rows, instances=recipe["instances"])
+    folder = f"evaluations/{digest(recipe)}"
+    files = [
+        store.publish_json(f"{folder}/scores.json", scores),
+        _publish_predictions(store, f"{folder}/predictions.parquet", predictions_table(rows, scores["classes"], proba)),
+    ]
+    store.publish_json(f"{folder}/receipt.json", {"recipe": recipe, "files": [file.as_json() for file in files]})
+
+
+def predictions_table(rows: LabelledViews, classes: Sequence[str], proba: Array) -> pa.Table:
+    """One row per test sample: `key`, `label`, `predicted`, `correct`, and float32 `proba <class>` per class."""
+    import numpy as np
+    import pyarrow as pa
+
+    predicted = np.asarray(classes, dtype=np.str_)[proba.argmax(axis=1)]
+    labels = rows.labels.astype(np.str_)
+    columns = {
+        "key": pa.array(rows.keys.tolist(), pa.string()),
+        "label": pa.array(labels.tolist(), pa.string()),
+        "predicted": pa.array(predicted.tolist(), pa.string()),
+        "correct": pa.array(labels == predicted),
+    }
+    for number, name in enumerate(classes):
+        columns[f"proba {name}"] = pa.array(proba[:, number].astype(np.float32))
+    return pa.table(columns)
+
+
+def _publish_predictions(store: Store, path: str, table: pa.Table) -> DataFile:
+    import pyarrow.parquet as pq
+
+    with store.scratch() as folder:
+        pq.write_table(table, folder / "predictions.parquet", compression="zstd")
+        return store.publish_file(folder / "predictions.parquet", path)
+
+
+def open_model(store: Store, model: str) -> FusionModel:
+    """A trained model, by its digest. Raises DamagedError where its files are not what its receipt says."""
+    from mmcore.fusion.base import FusionModel
+
+    with store.scratch() as folder:
+        for file in (DataFile(**described) for described in read_receipt(store, model)["files"]):
+            data = store.read_bytes(file.path)
+            if sha256(data) != file.sha256:
+                raise DamagedError(f"{store.url(file.path)} is not the file that its receipt names; run again.")
+            (folder / file.path.rsplit("/", 1)[-1]).write_bytes(data)
+        return FusionModel.load(folder)
+
+
+def _title(job: EvaluationJob) -> str:
+    return f"scores of {job.name}"
+
+
+def _receipt_hash(store: Store, folder: str) -> str:
+    """Names the receipt as it is: it holds the hashes of all files beside it, and neither time nor host."""
+    return sha256(store.read_bytes(f"{folder}/receipt.json"))
+
+
+def _unsettled(test: Sequence[ShardEntry], encoders: Sequence[tuple[EncoderEntry | None, Sequence[Step]]]) -> str:
+    """What must be made before scores can be named; empty where nothing must."""
+    if any(entry.labels is None or None in entry.views.values() for entry in test):
+        return "the test shards are made first"
+    # The first step of each is the encoder's own.
+    changing = [entry is None or (bool(steps) and steps[0].action == "compute") for entry, steps in encoders]
+    return "an encoder is trained first" if any(changing) else ""

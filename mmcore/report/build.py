@@ -1,0 +1,246 @@
+"""One run as one self-contained HTML page: no script it needs, no request it makes, everything escaped."""
+
+from __future__ import annotations
+
+import math
+from collections.abc import Mapping, Sequence
+from datetime import datetime
+from typing import Any
+
+import jinja2
+
+from mmcore import __version__
+from mmcore.modalities.base import REASONS
+from mmcore.records import SPLITS, Json, count_by
+from mmcore.report import charts
+from mmcore.report.gather import Findings, gather, loss_curves
+from mmcore.report.pedigree import flattened, pedigree
+from mmcore.storage import Store
+
+SHOWN_REJECTS = 200
+"""Rows of the table of rejects; the rest are counted, and all are in the data set's file."""
+
+OTHER_REASON = "A reason of another version of mmcore."
+INTERVAL_WIDTH = 132
+METRIC_WORDS = {"log_loss": "log loss", "accuracy": "accuracy", "macro_f1": "macro F1"}
+
+
+def build_report(store: Store, run: Mapping[str, Any]) -> str:
+    """The HTML page of the run whose record (`runs/<id>/run.json`) is `run`.
+
+    What a run did not reach, or the store no longer has, is said on the page; the page is whole without it.
+    """
+    found = gather(store, run)
+    stages = _stages(run)
+    context = {
+        "run": run,
+        "title": str(run.get("name", "run")),
+        "gone": found.gone,
+        "board": _board(found),
+        "chosen": _chosen(found),
+        "curves": _curves(found),
+        "retrieval": _retrieval(found),
+        "data": _data(found),
+        "quarantine": _quarantine(found),
+        "pedigree": pedigree(store, found),
+        "stages": stages,
+        "totals": _totals(stages),
+        "settings": flattened(run.get("config") or {}),
+        "metric_words": METRIC_WORDS,
+        "version": __version__,
+        "charts": charts,
+    }
+    return _environment().get_template("page.html.j2").render(context)
+
+
+def _environment() -> jinja2.Environment:
+    environment = jinja2.Environment(
+        loader=jinja2.PackageLoader("mmcore.report", "."),
+        autoescape=True,
+        undefined=jinja2.StrictUndefined,
+        trim_blocks=True,
+        lstrip_blocks=True,
+    )
+    environment.filters |= {
+        "score": score,
+        "signed": signed,
+        "percent": percent,
+        "count": count,
+        "duration": duration,
+        "moment": moment,
+        "axis": axis_label,
+        "shorten": charts.shorten,
+    }
+    return environment
+
+
+# Numbers as people read them
+
+
+def score(value: float | None) -> str:
+    """A share or a loss with three decimals."""
+    return "–" if value is None or not math.isfinite(value) else f"{value:.3f}"
+
+
+def signed(value: float) -> str:
+    """A difference with three decimals and its sign (a true minus)."""
+    return f"{value:+.3f}".replace("-", "−")
+
+
+def percent(part: float, whole: float) -> str:
+    return "–" if not whole else f"{100 * part / whole:.1f} %"
+
+
+def count(value: float) -> str:
+    return f"{round(value):,}"
+
+
+def duration(seconds: float) -> str:
+    """As `0.4 s`, `31 s`, `4 min 10 s`, `2 h 05 min`."""
+    if seconds < 9.95:
+        return f"{seconds:.1f} s"
+    whole = round(seconds)
+    if whole < 60:
+        return f"{whole} s"
+    if whole < 3600:
+        return f"{whole // 60} min {whole % 60:02d} s"
+    return f"{whole // 3600} h {whole % 3600 // 60:02d} min"
+
+
+def moment(text: str | None) -> str:
+    """An ISO time as `23 Nov 2026, 21:34 UTC`; what is no such time stays as it is."""
+    if not text:
+        return "–"
+    try:
+        when = datetime.fromisoformat(text)
+    except ValueError:
+        return text
+    return f"{when.day} {when:%b %Y, %H:%M} {when.tzname() or ''}".strip()
+
+
+def axis_label(value: float) -> str:
+    return f"{value:g}"
+
+
+# Sections
+
+
+def _board(found: Findings) -> Json:
+    board = found.board
+    rows = list(board.get("rows") or [])
+    if not rows:
+        return None
+    read = {name for row in rows for name in row["modalities"]}
+    comparisons = list(board["comparisons"])
+    floors = [scores["most_common_class"] for scores in found.scores.values()]
+    ends = [one[end] for one in comparisons for end in ("low", "high", "difference")]
+    return {
+        **board,
+        "modalities": [name for name in found.modalities if name in read],
+        "axis": charts.share_axis([row["low"] for row in rows], INTERVAL_WIDTH),
+        "floor": floors[0] if floors else None,
+        "difference_axis": charts.difference_axis(ends, INTERVAL_WIDTH),
+        "top": next((row for row in rows if row["chosen"]), None),
+        "against_single": next(
+            (c for c in comparisons if c["model"] == board["chosen"] and c["against"] == board["best_single"]), None
+        ),
+    }
+
+
+def _chosen(found: Findings) -> Json:
+    """The chosen model's mistakes, calibration, and accuracy by what rows have."""
+    if found.chosen is None:
+        return None
+    scores = found.scores[found.chosen]
+    patterns = scores["patterns"]
+    return {
+        "name": found.chosen,
+        "n": scores["n"],
+        "classes": len(scores["classes"]),
+        "matrix": charts.draw_matrix(scores["confusion"], scores["classes"]),
+        "confused": charts.most_confused(scores["confusion"], scores["classes"]),
+        "patterns": patterns,
+        "pattern_axis": charts.share_axis([one["low"] for one in patterns], INTERVAL_WIDTH),
+        "modalities": found.modalities,
+        "nothing_present": scores["nothing_present"],
+        "calibration": scores["calibration"],
+    }
+
+
+def _curves(found: Findings) -> list[charts.Curves]:
+    drawn = []
+    for entry in found.encoders:
+        for where, train, val in loss_curves(entry["receipt"]):
+            title = f"{entry['modality']} {where}".strip()
+            drawn.append(charts.draw_curves(title, f"encoder {entry['name']}", train, val))
+    for entry in found.models:
+        for where, train, val in loss_curves(entry["receipt"]):
+            note = "fusion model" + (f", {where}" if where else "")
+            drawn.append(charts.draw_curves(entry["name"], note, train, val))
+    return [one for one in drawn if one is not None]
+
+
+def _retrieval(found: Findings) -> list[Json]:
+    """Per model with a shared space its pairs, the chosen model first, then by mean average precision."""
+    tables = []
+    for name, scores in found.scores.items():
+        pairs = (scores["retrieval"] or {}).get("pairs") or []
+        scored = [pair["class"]["mean_average_precision"] for pair in pairs if pair["class"]]
+        if scored:
+            tables.append({"model": name, "mean": sum(scored) / len(scored), **scores["retrieval"]})
+    return sorted(tables, key=lambda one: (one["model"] != found.chosen, -one["mean"], one["model"]))
+
+
+def _data(found: Findings) -> Json:
+    if found.dataset is None:
+        return None
+    facts, dataset = found.dataset.facts, found.dataset
+    splits = {name: facts["splits"][name] for name in SPLITS if facts["splits"].get(name, {}).get("samples")}
+    classes = sorted({label for one in splits.values() for label in one["classes"]})
+    return {
+        "rows": dataset.rows,
+        "whole": facts["kept_whole"],
+        "partly": facts["kept_partly"],
+        "rejected": facts["rejected"],
+        "splits": splits,
+        "modalities": found.modalities,
+        "classes": classes,
+        "shards": len(dataset.shards),
+    }
+
+
+def _quarantine(found: Findings) -> Json:
+    if found.dataset is None:
+        return None
+    rejects = found.dataset.rejects
+    counts = count_by(reject.code for reject in rejects)
+    return {
+        "total": len(rejects),
+        "reasons": [
+            (code, n, REASONS.get(code, "A reason of another version of mmcore.")) for code, n in counts.items()
+        ],
+        "shown": rejects[:SHOWN_REJECTS],
+        "more": max(0, len(rejects) - SHOWN_REJECTS),
+        "circumstantial": sum(reject.circumstantial for reject in rejects),
+    }
+
+
+def _stages(run: Mapping[str, Any]) -> list[Json]:
+    seconds: Mapping[str, float] = run.get("seconds") or {}
+    counts: Mapping[str, Mapping[str, int]] = run.get("counts") or {}
+    longest = max(seconds.values(), default=0) or 1
+    names: Sequence[str] = list(dict.fromkeys([*seconds, *counts]))
+    return [
+        {
+            "name": name,
+            "seconds": seconds.get(name),
+            "share": (seconds.get(name) or 0) / longest,
+            "computed": counts.get(name, {}).get("computed"),
+            "reused": counts.get(name, {}).get("reused"),
+        }
+        for name in names
+    ]
+
+
+def _totals(stages: Sequence[Json]) -> dict[str, float]:
+    return {name: sum(stage[name] or 0 for stage in stages) for name in ("seconds", "computed", "reused")}
