@@ -1,0 +1,244 @@
+"""The `mmcore` command: thin, for the flows do the work."""
+
+from __future__ import annotations
+
+import logging
+import os
+import sys
+from collections.abc import Callable
+from pathlib import Path
+from typing import Annotated, Any
+
+import typer
+from rich.markup import escape
+
+from mmcore import __version__
+from mmcore.errors import InputError, MmcoreError, TooManyRejectsError
+
+EXIT_FAILED, EXIT_INPUT, EXIT_REJECTS, EXIT_INTERRUPTED = 1, 2, 3, 130
+
+EXIT_CODES = """
+Exit codes: 0 done; 1 the run failed; 2 the configuration or its input cannot be used;
+3 too many samples were set aside; 130 interrupted (the same command goes on).
+"""
+
+app = typer.Typer(
+    no_args_is_help=True,
+    add_completion=False,
+    pretty_exceptions_enable=False,
+    rich_markup_mode="rich",
+    help="Raw images, sound and text to shards, features, fusion models and a report; resumable at any point.",
+    epilog=EXIT_CODES,
+)
+
+ConfigFile = Annotated[Path, typer.Argument(metavar="FILE", help="The run's YAML.", show_default=False)]
+Overrides = Annotated[
+    list[str] | None,
+    typer.Argument(metavar="[KEY.PATH=VALUE]...", help="Settings that replace the YAML's.", show_default=False),
+]
+
+
+@app.callback(invoke_without_command=True)
+def _root(version: Annotated[bool, typer.Option("--version", help="Show the version and exit.")] = False) -> None:
+    if version:
+        typer.echo(f"mmcore {__version__}")
+        raise typer.Exit
+
+
+@app.command()
+def run(
+    file: ConfigFile,
+    overrides: Overrides = None,
+    *,
+    quiet: Annotated[bool, typer.Option("--quiet", "-q", help="Print nothing but errors.")] = False,
+) -> None:
+    """Run the whole pipeline: whatever is not done yet, and nothing twice."""
+    from mmcore.config import load
+
+    config = load(file, overrides or ())
+    _quiet_prefect()
+    from flows.pipeline import pipeline
+
+    _show_run(pipeline, config, quiet=quiet)
+
+
+@app.command()
+def plan(
+    file: ConfigFile,
+    overrides: Overrides = None,
+    *,
+    as_json: Annotated[bool, typer.Option("--json", help="Every output with its reason, as JSON.")] = False,
+) -> None:
+    """Say what a run would compute, what it would reuse and why; compute nothing."""
+    import json
+
+    from flows.show import show_plan
+    from mmcore.config import load
+    from mmcore.planning import make_plan
+    from mmcore.storage import Store
+
+    config = load(file, overrides or ())
+    made = make_plan(config, Store(config.output))
+    if as_json:
+        typer.echo(json.dumps(made.as_json(), indent=1))
+    else:
+        show_plan(made)
+
+
+@app.command()
+def check(file: ConfigFile, overrides: Overrides = None) -> None:
+    """Check the configuration and the inputs it names; every problem is reported at once."""
+    from mmcore.config import load
+    from mmcore.planning import check_inputs
+
+    config = load(file, overrides or ())
+    typer.echo(check_inputs(config))
+
+
+@app.command()
+def status(file: ConfigFile, overrides: Overrides = None) -> None:
+    """Show how far the work is, and the latest runs."""
+    from flows.show import show_status
+    from mmcore.config import load
+
+    show_status(load(file, overrides or ()))
+
+
+@app.command()
+def report(
+    file: ConfigFile,
+    overrides: Overrides = None,
+    *,
+    run_id: Annotated[str | None, typer.Option("--run", help="Which run; the latest finished one by default.")] = None,
+) -> None:
+    """Write a run's report again from what is stored, and say where it is."""
+    from flows.show import latest_record
+    from mmcore.config import load
+    from mmcore.report.build import build_report
+    from mmcore.storage import Store
+
+    config = load(file, overrides or ())
+    store = Store(config.output)
+    record = latest_record(store, config.name, run_id)
+    path = f"runs/{record['run_id']}/report/index.html"
+    store.publish_bytes(path, build_report(store, record).encode())
+    typer.echo(store.url(path))
+
+
+@app.command()
+def compare(
+    file: ConfigFile,
+    overrides: Overrides = None,
+    *,
+    seeds: Annotated[int, typer.Option(min=1, help="How many seeds to train each method with.")] = 5,
+    quiet: Annotated[bool, typer.Option("--quiet", "-q", help="Print nothing but errors.")] = False,
+) -> None:
+    """Train every configured fusion method with several seeds over the same features; one table."""
+    from mmcore.config import load
+
+    config = load(file, overrides or ())
+    _quiet_prefect()
+    from flows.compare import compare as compare_flow
+
+    _show_run(lambda c: compare_flow(c, seeds=seeds), config, quiet=quiet)
+
+
+@app.command()
+def serve(
+    file: ConfigFile,
+    overrides: Overrides = None,
+    *,
+    cron: Annotated[str, typer.Option(help='When to run, as "0 2 * * *" for every night at two.')],
+    timezone: Annotated[str, typer.Option(help="Time zone of the schedule, as Europe/Lisbon.")] = "UTC",
+    name: Annotated[str | None, typer.Option(help="The deployment's name; the run's own name by default.")] = None,
+) -> None:
+    """Run the pipeline on a schedule from this process, with no work pool; Ctrl-C ends it."""
+    from mmcore.config import load
+
+    config = load(file, overrides or ())
+    from flows.schedule import serve_pipeline
+
+    serve_pipeline(config, cron=cron, timezone=timezone, name=name or config.name)
+
+
+sample_app = typer.Typer(no_args_is_help=True, help="Make a sample data set to try things out.")
+app.add_typer(sample_app, name="sample")
+
+
+@sample_app.command("digits")
+def sample_digits(
+    folder: Annotated[Path, typer.Argument(metavar="DIR", help="Where to write it.", show_default=False)],
+    samples: Annotated[int, typer.Option(min=100, help="How many samples.")] = 2000,
+    seed: Annotated[int, typer.Option(min=0, help="Equal seed, equal bytes.")] = 0,
+) -> None:
+    """Written, spoken and described digits: image, audio and text files, a manifest and a pipeline.yaml."""
+    from mmcore.samples.digits import make_digits
+    from tasks.terminal import Terminal, TerminalProgress
+
+    with TerminalProgress("sample", "digits", Terminal()) as progress:
+        manifest = make_digits(folder, samples=samples, seed=seed, progress=progress)
+    typer.echo(
+        f"{manifest.parent}: {samples:,} samples (seed {seed}). Next: mmcore run {manifest.parent}/pipeline.yaml"
+    )
+
+
+def run_file(flow: Callable[..., Any]) -> None:
+    """`python -m flows.NAME FILE [key=value ...]`: the same flow without the command."""
+    app_one = typer.Typer(add_completion=False, pretty_exceptions_enable=False)
+
+    @app_one.command()
+    def start(file: ConfigFile, overrides: Overrides = None) -> None:
+        from mmcore.config import load
+
+        _show_run(flow, load(file, overrides or ()), quiet=False)
+
+    _with_exit_codes(app_one)
+
+
+def _show_run(flow: Callable[..., Any], config: Any, *, quiet: bool) -> None:
+    from flows.show import show_result
+    from mmcore.storage import Store
+    from tasks.terminal import Terminal, shown_on
+
+    terminal = Terminal(quiet=quiet)
+    with shown_on(terminal):
+        terminal.line(
+            f"[bold]{escape(config.name)}[/] · {' · '.join(config.data.modalities)} · {escape(config.output)}"
+        )
+        run_id = flow(config)
+    show_result(Store(config.output), run_id, terminal)
+
+
+def _quiet_prefect() -> None:
+    """Before Prefect's first import: the run's own lines say what happens, Prefect's go to its server and its UI."""
+    os.environ.setdefault("PREFECT_LOGGING_HANDLERS_CONSOLE_LEVEL", "CRITICAL")
+
+
+def _with_exit_codes(typer_app: typer.Typer) -> None:
+    try:
+        typer_app(standalone_mode=True)
+    except InputError as error:
+        count = len(error.problems)
+        print(f"{count} problem{'s' if count > 1 else ''}:" if count > 1 else "Problem:", file=sys.stderr)
+        for problem in error.problems:
+            print(f"  {problem}", file=sys.stderr)
+        sys.exit(EXIT_INPUT)
+    except TooManyRejectsError as error:
+        print(error, file=sys.stderr)
+        sys.exit(EXIT_REJECTS)
+    except MmcoreError as error:
+        print(f"Failed: {error}", file=sys.stderr)
+        sys.exit(EXIT_FAILED)
+    except KeyboardInterrupt:
+        print("Interrupted. What is finished is kept: the same command goes on.", file=sys.stderr)
+        sys.exit(EXIT_INTERRUPTED)
+
+
+def main() -> None:
+    """Entry point of the `mmcore` command."""
+    logging.captureWarnings(capture=False)
+    _with_exit_codes(app)
+
+
+if __name__ == "__main__":
+    main()

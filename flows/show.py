@@ -1,0 +1,139 @@
+"""What the `mmcore` command prints: plans, states of runs, leaderboards."""
+
+from __future__ import annotations
+
+import os
+import socket
+
+from rich.console import Console
+from rich.markup import escape
+from rich.table import Table
+
+from mmcore.config import RunConfig
+from mmcore.errors import ConfigError, DamagedError, Problem
+from mmcore.planning import Plan, make_plan
+from mmcore.records import Json
+from mmcore.storage import Store
+from tasks.terminal import Terminal
+
+console = Console(highlight=False, soft_wrap=True)
+
+LATEST_RUNS = 5
+
+
+def show_plan(plan: Plan) -> None:
+    """A table of what would be computed and reused, by stage and reason, and the price."""
+    table = Table(box=None, pad_edge=False, header_style="bold")
+    for column, justify in (("stage", "left"), ("compute", "right"), ("reuse", "right"), ("why", "left")):
+        table.add_column(column, justify=justify)  # type: ignore[arg-type]
+    for row in plan.summary():
+        table.add_row(row["stage"], f"{row['compute']:,}", f"{row['reuse']:,}", escape(row["why"]))
+    console.print(table)
+    console.print(plan.price())
+
+
+def show_status(config: RunConfig) -> None:
+    """How much of the work is done, and the latest runs of this name."""
+    store = Store(config.output)
+    plan = make_plan(config, store)
+    done = sum(step.action == "reuse" for step in plan.steps)
+    console.print(
+        f"[bold]{escape(config.name)}[/] · {escape(config.output)} · {done:,} of {len(plan.steps):,} outputs are there"
+    )
+    show_plan(plan)
+    records = _records(store, config.name)
+    if not records:
+        console.print("no runs yet")
+        return
+    table = Table(box=None, pad_edge=False, header_style="bold")
+    for column in ("run", "state", "started", "finished", "report"):
+        table.add_column(column)
+    for record in records[:LATEST_RUNS]:
+        report = f"runs/{record['run_id']}/report/index.html"
+        table.add_row(
+            escape(record["run_id"]),
+            _state(record),
+            record["started"],
+            record["finished"] or "",
+            store.url(report) if store.exists(report) else "",
+        )
+    console.print(table)
+
+
+def show_result(store: Store, run_id: str, terminal: Terminal) -> None:
+    """The leaderboard and where the report is."""
+    record = store.read_json(f"runs/{run_id}/run.json")
+    if record["leaderboard"]:
+        if not terminal.quiet:
+            terminal.console.print(_leaderboard(record))
+        for sentence in record["leaderboard"]["verdict"]:
+            terminal.line(escape(sentence))
+    computed = sum(count["computed"] for count in record["counts"].values())
+    if not computed:
+        terminal.line("Nothing to compute: every output was there already.")
+    report = f"runs/{run_id}/report/index.html"
+    where = store.url(report) if store.exists(report) else store.url(f"runs/{run_id}")
+    terminal.line(f"[bold]report[/]     {escape(where)}" + (f"   UI {record['ui_url']}" if record["ui_url"] else ""))
+
+
+def latest_record(store: Store, name: str, run_id: str | None) -> dict[str, Json]:
+    """The record of run `run_id`, or of the latest run of this name that got as far as a leaderboard.
+
+    Raises ConfigError where there is none.
+    """
+    if run_id is not None:
+        if not store.exists(f"runs/{run_id}/run.json"):
+            known = ", ".join(record["run_id"] for record in _records(store, name)[:LATEST_RUNS]) or "none"
+            raise ConfigError(Problem("--run", f"no run {run_id!r} below {store.root}.", f"There are: {known}."))
+        found: dict[str, Json] = store.read_json(f"runs/{run_id}/run.json")
+        return found
+    for record in _records(store, name):
+        if record["leaderboard"]:
+            return record
+    raise ConfigError(Problem("output", f"no finished run of {name!r} below {store.root}.", "Start one: mmcore run."))
+
+
+def _records(store: Store, name: str) -> list[dict[str, Json]]:
+    """The records of all runs of this name, the latest first."""
+    found = []
+    for run_id in store.folders("runs"):
+        try:
+            record = store.read_json(f"runs/{run_id}/run.json")
+        except (FileNotFoundError, DamagedError):
+            continue
+        if record["name"] == name:
+            found.append(record)
+    return sorted(found, key=lambda record: str(record["started"]), reverse=True)
+
+
+def _state(record: dict[str, Json]) -> str:
+    """A run that says `running` on this machine, but whose process is gone, was killed."""
+    if record["state"] != "running" or record["host"]["name"] != socket.gethostname():
+        return str(record["state"])
+    try:
+        os.kill(record["host"]["pid"], 0)
+    except ProcessLookupError:
+        return "killed"
+    except PermissionError:
+        pass
+    return "running"
+
+
+def _leaderboard(record: dict[str, Json]) -> Table:
+    modalities = list(record["config"]["data"]["modalities"])
+    table = Table(box=None, pad_edge=False, header_style="bold")
+    table.add_column("")
+    for column in ("accuracy", "95% interval", "macro F1", "log loss", *(f"without {name}" for name in modalities)):
+        table.add_column(column, justify="right")
+    for row in record["leaderboard"]["rows"]:
+        without = row["without"]
+        name = escape(row["model"])
+        table.add_row(
+            f"[bold green]{name} *[/]" if row["chosen"] else f"[dim]{name}[/]" if row["baseline"] else name,
+            f"{row['accuracy']:.3f}",
+            f"{row['low']:.3f} – {row['high']:.3f}",
+            f"{row['macro_f1']:.3f}",
+            f"{row['log_loss']:.3f}",
+            *(f"{without[m]:.3f}" if without.get(m) is not None else "" for m in modalities),
+        )
+    return table

@@ -1,0 +1,67 @@
+"""The evaluate stage and the report as Prefect tasks: models to scores, a table, one HTML page."""
+
+from __future__ import annotations
+
+from prefect import task
+from prefect.artifacts import create_link_artifact, create_markdown_artifact, create_table_artifact
+from prefect.cache_policies import NO_CACHE
+
+from mmcore.evaluation.evaluate import evaluate_models, leaderboard
+from mmcore.evaluation.seeds import across_seeds
+from mmcore.records import EncoderEntry, EvaluationEntry, Json, ModelEntry
+from mmcore.report.build import build_report
+from mmcore.shards.read import read_dataset
+from tasks.context import Run
+
+
+@task(task_run_name="evaluate {run.config.name}", cache_policy=NO_CACHE, persist_result=False)
+def evaluate(run: Run, dataset: str, encoders: list[EncoderEntry], models: list[ModelEntry]) -> list[EvaluationEntry]:
+    """Score the models on the test split where that was not done yet; the leaderboard goes to the record."""
+    with run.stage("evaluate", run.config.name) as progress:
+        evaluations = evaluate_models(
+            run.config, read_dataset(run.store, dataset), encoders, models, run.store, run.pool, progress
+        )
+        board = leaderboard(run.config, models, evaluations, run.store)
+    run.write(leaderboard=board)
+    create_table_artifact(key="leaderboard", table=_rows(board), description=f"Test split of {run.config.name}")
+    run.terminal.line(f"[bold]evaluate[/]   {progress.counted()}{progress.timed()}")
+    return evaluations
+
+
+@task(task_run_name="compare seeds of {run.config.name}", cache_policy=NO_CACHE, persist_result=False)
+def compare_seeds(run: Run, trained: list[list[ModelEntry]], scored: list[list[EvaluationEntry]]) -> None:
+    """One table over all seeds, for the record and the UI."""
+    boards = [leaderboard(run.config, models, found, run.store) for models, found in zip(trained, scored, strict=True)]
+    rows = across_seeds(boards)
+    run.write(seeds=rows, leaderboard=boards[0])
+    create_table_artifact(
+        key="leaderboard-across-seeds",
+        table=[
+            {
+                "model": row["model"],
+                "accuracy": f"{row['accuracy']['mean']:.3f} ± {row['accuracy']['sd']:.3f}",
+                "macro F1": f"{row['macro_f1']['mean']:.3f} ± {row['macro_f1']['sd']:.3f}",
+                "log loss": f"{row['log_loss']['mean']:.3f} ± {row['log_loss']['sd']:.3f}",
+                "chosen": f"{row['chosen']} of {row['seeds']}",
+            }
+            for row in rows
+        ],
+        description=f"Test split of {run.config.name}, mean ± standard deviation over {len(boards)} seeds",
+    )
+
+
+@task(task_run_name="report {run.config.name}", cache_policy=NO_CACHE, persist_result=False)
+def write_report(run: Run) -> str:
+    """Publish the run's page and link it; where it is."""
+    path = f"{run.folder}/report/index.html"
+    run.store.publish_bytes(path, build_report(run.store, run.record).encode())
+    where = run.store.url(path)
+    if run.store.local:
+        create_markdown_artifact(key="report", markdown=f"[Report]({'file://' + where}) at `{where}`")
+    else:
+        create_link_artifact(key="report", link=where, link_text=f"Report of {run.run_id}")
+    return where
+
+
+def _rows(board: Json) -> list[dict[str, Json]]:
+    return [{name: value for name, value in row.items() if not isinstance(value, dict | list)} for row in board["rows"]]

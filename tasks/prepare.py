@@ -1,0 +1,53 @@
+"""The prepare stage as a Prefect task: raw files to shards, with what was set aside as a table."""
+
+from __future__ import annotations
+
+from prefect import task
+from prefect.artifacts import create_table_artifact
+from prefect.cache_policies import NO_CACHE
+
+from mmcore.modalities.base import REASONS
+from mmcore.records import Dataset, count_by
+from mmcore.shards.prepare import prepare
+from tasks.context import Run
+
+SHOWN_REJECTS = 1_000
+"""Rows of the quarantine table in the UI; the report and the data set's file have all of them."""
+
+
+@task(task_run_name="prepare {run.config.name}", cache_policy=NO_CACHE, persist_result=False)
+def prepare_shards(run: Run) -> str:
+    """Make the shards that are not there yet; the data set's digest."""
+    with run.stage("prepare", run.config.name) as progress:
+        dataset = prepare(run.config, run.store, run.pool, progress)
+    run.write(dataset=dataset.digest)
+    _show(run, dataset)
+    kept = sum(shard.samples for shard in dataset.shards)
+    run.terminal.line(
+        f"[bold]prepare[/]    {progress.counted()}   {kept:,} kept · {len(dataset.rejects):,} rejects{progress.timed()}"
+    )
+    return dataset.digest
+
+
+def _show(run: Run, dataset: Dataset) -> None:
+    counts = count_by(reject.code for reject in dataset.rejects)
+    create_table_artifact(
+        key="quarantine-by-reason",
+        table=[{"reason": code, "rejects": n, "meaning": REASONS.get(code, "")} for code, n in counts.items()],
+        description=f"{len(dataset.rejects):,} rejects in {dataset.rows:,} rows of {run.config.name}",
+    )
+    if dataset.rejects:
+        create_table_artifact(
+            key="quarantine",
+            table=[
+                {
+                    "key": r.key,
+                    "modality": r.modality or "whole row",
+                    "reason": r.code,
+                    "what": r.message,
+                    "source": r.source,
+                }
+                for r in dataset.rejects[:SHOWN_REJECTS]
+            ],
+            description=f"What was set aside, up to {SHOWN_REJECTS:,} of {len(dataset.rejects):,}",
+        )

@@ -1,0 +1,147 @@
+"""What a person at a terminal sees of a run: one bar per piece of work, one line when it is done."""
+
+from __future__ import annotations
+
+import sys
+import threading
+import time
+from collections.abc import Iterator
+from contextlib import contextmanager
+from contextvars import ContextVar
+from types import TracebackType
+from typing import Any, Self
+
+from rich.console import Console
+from rich.progress import (
+    BarColumn,
+    MofNCompleteColumn,
+    Progress,
+    SpinnerColumn,
+    TaskID,
+    TextColumn,
+    TimeRemainingColumn,
+)
+
+
+class Terminal:
+    """Bars on stderr while there is something to watch, and lines on stdout that stay.
+
+    Where stderr is not a terminal there are no bars, so that a log file holds only the lines.
+    """
+
+    def __init__(self, *, quiet: bool = False) -> None:
+        self.quiet = quiet
+        self.console = Console(highlight=False, soft_wrap=True)
+        self._bars = Progress(
+            SpinnerColumn(),
+            TextColumn("{task.fields[stage]:<9} {task.description}"),
+            BarColumn(bar_width=24),
+            MofNCompleteColumn(),
+            TextColumn("[dim]{task.fields[note]}"),
+            TimeRemainingColumn(),
+            console=Console(stderr=True),
+            transient=True,
+            disable=quiet or not sys.stderr.isatty(),
+        )
+        self._lock = threading.Lock()
+        self._open: set[TaskID] = set()
+
+    def line(self, text: str) -> None:
+        """Print a line that stays."""
+        if not self.quiet:
+            self.console.print(text)
+
+    def begin(self, stage: str, name: str, total: float, done: float) -> TaskID:
+        """Show a bar; the first one starts the display."""
+        with self._lock:
+            bar = self._bars.add_task(name, total=total, completed=round(done), stage=stage, note="")
+            self._open.add(bar)
+            if len(self._open) == 1:
+                self._bars.start()
+            return bar
+
+    def update(self, bar: TaskID, **fields: Any) -> None:
+        """Move a bar: `completed`, `note`."""
+        self._bars.update(bar, **fields)
+
+    def end(self, bar: TaskID) -> None:
+        """Take a bar away; the last one ends the display."""
+        with self._lock:
+            self._bars.remove_task(bar)
+            self._open.discard(bar)
+            if not self._open:
+                self._bars.stop()
+
+
+class TerminalProgress:
+    """Counts one piece of work and shows it as a bar. Implements `mmcore.progress.Progress`; a context manager."""
+
+    def __init__(self, stage: str, name: str, terminal: Terminal) -> None:
+        self.stage, self.name, self.terminal = stage, name, terminal
+        self.total, self.reused, self.done, self.unit = 0.0, 0, 0.0, "shards"
+        self.samples, self.rejected, self.note = 0, 0, ""
+        self.started = time.monotonic()
+        self._bar: TaskID | None = None
+        self._counting = threading.Lock()
+
+    def __enter__(self) -> Self:
+        return self
+
+    def __exit__(
+        self, kind: type[BaseException] | None, value: BaseException | None, trace: TracebackType | None
+    ) -> None:
+        if self._bar is not None:
+            self.terminal.end(self._bar)
+            self._bar = None
+
+    @property
+    def seconds(self) -> float:
+        """Since the work began."""
+        return time.monotonic() - self.started
+
+    def start(self, total: int, *, reused: int = 0, unit: str = "shards") -> None:
+        self.total, self.reused, self.unit = float(total), reused, unit
+        self.started = time.monotonic()
+        if total > reused:
+            self._bar = self.terminal.begin(self.stage, self.name, total, reused)
+
+    def advance(self, units: float = 1, *, samples: int = 0, rejected: int = 0, note: str = "") -> None:
+        with self._counting:
+            self.done += units
+            self.samples += samples
+            self.rejected += rejected
+            self.note = note or self.note
+        if self._bar is not None:
+            self.terminal.update(self._bar, completed=self.reused + self.done, note=self.note)
+
+    def log(self, message: str) -> None:
+        self.terminal.line(message)
+
+    def counted(self) -> str:
+        """How many units there are and how many were reused, in columns."""
+        return f"{f'{self.total:,.0f} {self.unit}':<14} {f'{self.reused:,} reused':<12}"
+
+    def timed(self) -> str:
+        """The rate and the time it took, or nothing where nothing was computed."""
+        if not self.done:
+            return ""
+        rate = f"   {self.samples / self.seconds:,.0f} samples/s" if self.samples else ""
+        return f"{rate}   {self.seconds:,.1f} s"
+
+
+_current: ContextVar[Terminal | None] = ContextVar("terminal", default=None)
+
+
+def current_terminal() -> Terminal:
+    """The terminal that the command line shows its run on; a quiet one in deployed flows."""
+    return _current.get() or Terminal(quiet=True)
+
+
+@contextmanager
+def shown_on(terminal: Terminal) -> Iterator[None]:
+    """Runs that begin in this block are shown on `terminal`."""
+    token = _current.set(terminal)
+    try:
+        yield
+    finally:
+        _current.reset(token)
