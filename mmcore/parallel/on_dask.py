@@ -54,7 +54,6 @@ class DaskPool(Pool):
         self._inboxes: dict[int, queue.SimpleQueue[tuple[str, int, Json]]] = {}
         self._numbers = itertools.count()
         self._abandoned = False
-
         self._local = cluster.is_local(self._dask)
         self._cores = cluster.cores() if self._dask.workers == "auto" else self._dask.workers
 
