@@ -25,7 +25,7 @@ class NeuralFusion(FusionMethod):
 
     epochs: int = Field(100, ge=1)
     """At most this many passes over the training split."""
-    patience: int = Field(10, ge=1)
+    patience: int = Field(20, ge=1)
     """Stop after this many epochs without a better validation loss."""
     batch_size: int = Field(128, ge=1)
     learning_rate: float = Field(2e-3, gt=0)
@@ -92,7 +92,7 @@ class AutoencoderSettings(NeuralFusion):
     """Width of the shared code."""
     hidden: int = Field(128, ge=1)
     """Width of the hidden layers."""
-    reconstruction: float = Field(0.1, ge=0)
+    reconstruction: float = Field(1.0, ge=0)
     """Weight of the reconstruction loss beside the classification loss."""
 
 

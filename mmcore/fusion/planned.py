@@ -108,15 +108,12 @@ def unknown_because(plan: ModelPlan, encoders: Mapping[str, EncoderEntry], shard
 def why_new(recipe: Json, history: Sequence[Json]) -> str:
     """Why a model must be trained, told by what differs from the most similar one there is."""
     alike = [
-        _differences(recipe, receipt["recipe"])
+        "; ".join(_differences(recipe, receipt["recipe"]))
         for receipt in history
         if receipt["recipe"]["settings"]["method"] == recipe["settings"]["method"]
         and receipt["recipe"]["order"] == recipe["order"]
     ]
-    if not alike:
-        return "not trained yet"
-    nearest: list[str] = min(alike, key=len)
-    return "; ".join(nearest)
+    return min(alike, key=len, default="not trained yet")
 
 
 def _differences(new: Json, old: Json) -> list[str]:

@@ -28,7 +28,7 @@ class WeightedFusion(NeuralFusionModel):
         weights: Literal["learned", "gated"] = "learned",
         dim: int = 64,
         epochs: int = 100,
-        patience: int = 10,
+        patience: int = 20,
         batch_size: int = 128,
         learning_rate: float = 2e-3,
         weight_decay: float = 1e-2,

@@ -57,7 +57,7 @@ def test_gates_differ_between_rows_and_global_weights_do_not() -> None:
 
 
 def test_the_autoencoder_asks_for_present_modalities_only() -> None:
-    model = AutoencoderFusion(dim=4, hidden=8, **QUICK).fit(TRAIN.views, TRAIN.labels)
+    model = AutoencoderFusion(dim=4, hidden=8, reconstruction=0.1, **QUICK).fit(TRAIN.views, TRAIN.labels)
     inputs = [torch.randn(6, width, requires_grad=True) for width in (5, 4, 6)]
     present = torch.tensor([[True, True, False]] * 6)
     fused = torch.randn(6, 4)

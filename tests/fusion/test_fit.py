@@ -1,0 +1,300 @@
+"""Training a run's models on real shards and a real feature store (whose vectors are made here)."""
+
+from __future__ import annotations
+
+import subprocess
+import sys
+from dataclasses import dataclass, replace
+from pathlib import Path
+from typing import Any
+
+import numpy as np
+import pytest
+
+from mmcore.config import ConcatSettings, RunConfig
+from mmcore.errors import ConfigError, DamagedError, StageError
+from mmcore.features.store import write_view
+from mmcore.fusion import fit
+from mmcore.fusion.base import FusionModel
+from mmcore.fusion.data import load_views
+from mmcore.fusion.fit import choose_best, fit_models, foresee_models, read_receipt
+from mmcore.fusion.planned import plan_models
+from mmcore.parallel import serial_pool
+from mmcore.progress import Silent
+from mmcore.records import Dataset, EncoderEntry, ModelEntry, Step
+from mmcore.shards.prepare import prepare
+from mmcore.shards.read import read_index
+from mmcore.storage import Store
+from mmcore.training import loop
+
+DIMS = {"image": 5, "audio": 4}
+WEIGHTED = {"method": "weighted", "epochs": 8, "dim": 8, "batch_size": 16, "learning_rate": 1e-2}
+METHODS = ["concat", "cca", WEIGHTED, {"method": "concat", "impute": "mean"}]
+
+
+@dataclass
+class Bench:
+    """A data set of two modalities in a store, with features."""
+
+    folder: Path
+    store: Store
+    dataset: Dataset
+    encoders: tuple[EncoderEntry, ...]
+
+    def config(self, methods: list[Any] | None = None, **fusion: Any) -> RunConfig:
+        modalities = {name: {"kind": "text", "column": name, "inline": True} for name in DIMS}
+        return RunConfig.model_validate(
+            {
+                "data": {"manifest": str(self.folder / "manifest.csv"), "modalities": modalities},
+                "shards": {"samples": 40},
+                "features": {name: {"encoder": "ngram"} for name in DIMS},
+                "fusion": {"methods": METHODS if methods is None else methods, **fusion},
+                "compute": {"dask": {"workers": 0}, "device": "cpu"},
+            }
+        )
+
+    def fit(self, config: RunConfig, progress: Any = None) -> list[ModelEntry]:
+        pool = serial_pool(config.compute)
+        return fit_models(config, self.dataset, self.encoders, self.store, pool, progress or Silent())
+
+    def foresee(self, config: RunConfig) -> list[Step]:
+        known = [(encoder, []) for encoder in self.encoders]
+        return [step for _, step in foresee_models(config, self.dataset.shards, known, self.store)]
+
+    def actions(self, config: RunConfig) -> dict[str, str]:
+        return {step.name: step.action for step in self.foresee(config)}
+
+
+def _vectors(labels: list[str], present: np.ndarray, dim: int, seed: int) -> np.ndarray:
+    random = np.random.default_rng(seed)
+    centres = np.random.default_rng(dim).normal(size=(3, dim)) * 2
+    values = centres[["abc".index(label) for label in labels]] + random.normal(size=(len(labels), dim))
+    return np.where(present[:, None], values, np.nan)
+
+
+@pytest.fixture
+def bench(tmp_path: Path) -> Bench:
+    splits = ["train", "train", "train", "val", "test"]
+    lines = ["id,label,split,image,audio"]
+    for n in range(300):
+        audio = f"sound {n}" if n % 7 else ""
+        lines.append(f"k{n:04d},{'abc'[n % 3]},{splits[n % 5]},picture {n},{audio}")
+    (tmp_path / "manifest.csv").write_text("\n".join(lines) + "\n")
+    store = Store(tmp_path / "output").open()
+    encoders = tuple(EncoderEntry(name, f"{name}-encoder", "ngram", dim, True) for name, dim in DIMS.items())
+    made = Bench(tmp_path, store, None, encoders)
+    config = made.config()
+    made.dataset = prepare(config, store, serial_pool(config.compute), Silent())
+    for encoder in made.encoders:
+        store.publish_json(f"encoders/{encoder.digest}/receipt.json", {"weights": "first"})
+        for number, shard in enumerate(made.dataset.shards):
+            index = read_index(store, shard)
+            labels, keys = index["label"].to_pylist(), index["key"].to_pylist()
+            present = np.array([encoder.modality == "image" or int(key[1:]) % 7 != 0 for key in keys])
+            values = _vectors(labels, present, encoder.dim, number)
+            table = keys, values, present
+            write_view(store, encoder.digest, shard.views[encoder.modality], table, weights="first")
+    return made
+
+
+def _bytes(store: Store) -> dict[str, bytes]:
+    root = Path(store.url("models"))
+    return {str(file.relative_to(root)): file.read_bytes() for file in sorted(root.rglob("*")) if file.is_file()}
+
+
+def test_methods_get_unique_names_and_baselines_follow(bench: Bench) -> None:
+    plans = plan_models(bench.config())
+    assert [plan.name for plan in plans] == [
+        "concat",
+        "cca",
+        "weighted",
+        "concat-2",
+        "late",
+        "only-image",
+        "only-audio",
+    ]
+    assert [plan.baseline for plan in plans] == [False] * 4 + [True] * 3
+    listed = plan_models(bench.config(["late", {"method": "late", "C": 1.0}]))
+    assert [(plan.name, plan.baseline) for plan in listed][:2] == [("late", False), ("late-2", False)]
+    assert [plan.name for plan in listed if plan.baseline] == ["only-image", "only-audio"]
+
+
+def test_a_method_that_does_not_fit_is_a_fault_of_the_config(bench: Bench) -> None:
+    methods = [{"method": "cca", "modalities": ["image"]}, {"method": "concat", "modalities": ["image", "video"]}]
+    with pytest.raises(ConfigError) as caught:
+        plan_models(bench.config(methods))
+    assert [problem.where for problem in caught.value.problems] == ["fusion.methods.0", "fusion.methods.1.modalities"]
+
+
+def test_features_and_labels_are_joined_in_shard_order(bench: Bench) -> None:
+    rows = load_views(bench.store, bench.dataset, bench.encoders, "train", "val")
+    indexes = [read_index(bench.store, shard) for shard in bench.dataset.of("train", "val")]
+    assert rows.keys.tolist() == [key for index in indexes for key in index["key"].to_pylist()]
+    assert rows.labels.tolist() == [label for index in indexes for label in index["label"].to_pylist()]
+    assert rows.views["audio"].present.tolist() == [int(key[1:]) % 7 != 0 for key in rows.keys]
+    assert rows.views["image"].values.dtype == np.float32
+
+
+def test_features_of_other_rows_are_refused(bench: Bench) -> None:
+    shard, encoder = bench.dataset.of("train")[0], bench.encoders[0]
+    keys = [f"x{n}" for n in range(shard.samples)]
+    table = keys, np.zeros((len(keys), 5)), np.ones(len(keys), bool)
+    write_view(bench.store, encoder.digest, shard.views["image"], table, weights="first")
+    with pytest.raises(DamagedError, match="other keys"):
+        load_views(bench.store, bench.dataset, bench.encoders, "train")
+
+
+def test_every_model_is_published_with_its_receipt(bench: Bench) -> None:
+    config = bench.config()
+    models = bench.fit(config)
+    assert [model.name for model in models] == [plan.name for plan in plan_models(config)]
+    held = load_views(bench.store, bench.dataset, bench.encoders, "val")
+    for model in models:
+        receipt = read_receipt(bench.store, model.digest)
+        loaded = FusionModel.load(bench.store.url(f"models/{model.digest}"))
+        views = held.views.only(list(loaded.view_shapes_))
+        assert receipt["val_scores"] == model.val_scores
+        assert model.val_scores["accuracy"] == pytest.approx(loaded.score(views, held.labels))
+        codes, proba = loaded.label_codes(held.labels), loaded.predict_proba(views)
+        log_loss = -np.log(proba[np.arange(len(codes)), codes]).mean()
+        assert model.val_scores["log_loss"] == pytest.approx(log_loss, rel=1e-6)
+        assert sorted(bench.store.listing(f"models/{model.digest}")) == [
+            "model.json",
+            "model.safetensors",
+            "receipt.json",
+        ]
+    assert min(model.val_scores["accuracy"] for model in models if not model.baseline) > 0.8
+
+
+def test_nothing_is_done_twice_and_equal_input_gives_equal_bytes(bench: Bench) -> None:
+    config = bench.config()
+    bench.fit(config)
+    assert set(bench.actions(config).values()) == {"reuse"}
+    first = _bytes(bench.store)
+    bench.fit(config)
+    assert _bytes(bench.store) == first
+    bench.store.remove("models")
+    bench.fit(config)
+    assert _bytes(bench.store) == first
+
+
+def test_what_changed_decides_what_is_trained(bench: Bench) -> None:
+    config = bench.config()
+    assert {step.reason for step in bench.foresee(config)} == {"not trained yet"}
+    models = bench.fit(config)
+    changed = bench.config([{"method": "concat", "C": 0.5}, *METHODS[1:]])
+    assert [name for name, action in bench.actions(changed).items() if action == "compute"] == ["concat"]
+    assert bench.foresee(changed)[0].reason == "changed settings: C"
+    assert set(bench.actions(bench.config(seed=3)).values()) == {"compute"}
+    assert bench.foresee(bench.config(seed=3))[0].reason == "seed changed"
+    bench.encoders = (bench.encoders[0], replace(bench.encoders[1], digest="other"))
+    steps = {step.name: step for step in bench.foresee(config)}
+    assert steps["only-image"].action == "reuse"
+    assert steps["concat"].reason == "new encoder of audio"
+    assert [model.digest for model in models] != [step.digest for step in steps.values()]
+
+
+def test_a_changed_label_or_encoder_or_file_is_noticed(bench: Bench) -> None:
+    config = bench.config()
+    models = bench.fit(config)
+    shards = bench.dataset.shards
+    bench.dataset = replace(bench.dataset, shards=(replace(shards[0], labels="other"), *shards[1:]))
+    assert {step.reason for step in bench.foresee(config)} == {"labels changed"}
+    bench.dataset = replace(bench.dataset, shards=shards)
+    bench.store.remove(f"models/{models[0].digest}/model.safetensors")
+    assert bench.foresee(config)[0].reason == "its files are missing or damaged"
+    bench.store.publish_json("encoders/audio-encoder/receipt.json", {"weights": "second"})
+    steps = {step.name: step for step in bench.foresee(config)}
+    assert steps["late"].reason == "the encoder of audio was trained anew with other weights"
+    assert steps["only-image"].action == "reuse"
+
+
+def test_what_is_not_known_yet_has_no_name(bench: Bench) -> None:
+    config = bench.config()
+    found = foresee_models(config, bench.dataset.shards, [(bench.encoders[0], []), (None, [])], bench.store)
+    names = {step.name: (entry, step) for entry, step in found}
+    assert names["concat"][0] is None
+    assert names["concat"][1].digest is None
+    assert names["concat"][1].reason == "the features of audio change"
+    assert names["only-image"][0] is not None
+    unlabelled = [replace(shard, labels=None) for shard in bench.dataset.shards]
+    found = foresee_models(config, unlabelled, [(encoder, []) for encoder in bench.encoders], bench.store)
+    assert {step.reason for _, step in found} == {"its training data change"}
+
+
+def test_a_killed_training_goes_on_to_the_same_bytes(bench: Bench, monkeypatch: pytest.MonkeyPatch) -> None:
+    monkeypatch.setattr(loop, "CHECKPOINT_EVERY_S", 0.0)
+    config = bench.config([METHODS[2]])
+    bench.fit(config)
+    whole = _bytes(bench.store)
+    bench.store.remove("models")
+    seen: list[int] = []
+
+    def dies(event: dict[str, int]) -> None:
+        seen.append(event["epoch"])
+        if len(seen) == 3:
+            raise KeyboardInterrupt
+
+    monkeypatch.setattr(fit, "tell", dies)
+    with pytest.raises(KeyboardInterrupt):
+        bench.fit(config)
+    assert any(name.endswith("checkpoint.safetensors") for name in _bytes(bench.store))
+    bench.fit(config)
+    assert seen[3] > 1
+    assert _bytes(bench.store) == whole
+
+
+class _Counted(Silent):
+    def __init__(self) -> None:
+        self.total, self.reused, self.done = 0, 0, 0.0
+
+    def start(self, total: int, *, reused: int = 0, unit: str = "shards") -> None:
+        self.total, self.reused = total, reused
+
+    def advance(self, units: float = 1, *, samples: int = 0, rejected: int = 0, note: str = "") -> None:
+        self.done += units
+
+
+def test_progress_adds_up(bench: Bench) -> None:
+    progress = _Counted()
+    bench.fit(bench.config(), progress)
+    assert (progress.total, progress.reused) == (7, 0)
+    assert progress.done == pytest.approx(7)
+    progress = _Counted()
+    bench.fit(bench.config(), progress)
+    assert (progress.total, progress.reused, progress.done) == (7, 7, 0)
+
+
+def test_a_fit_that_fails_names_its_model(bench: Bench) -> None:
+    shard, encoder = bench.dataset.of("train")[0], bench.encoders[0]
+    bench.store.remove(f"features/{encoder.digest}/{shard.views['image']}.arrow")
+    with pytest.raises((StageError, DamagedError), match="arrow"):
+        bench.fit(bench.config())
+
+
+def test_the_best_is_chosen_among_configured_methods_only() -> None:
+    def entry(name: str, loss: float, accuracy: float, *, baseline: bool = False) -> ModelEntry:
+        return ModelEntry(name, name, name, {"log_loss": loss, "accuracy": accuracy}, baseline)
+
+    models = [entry("a", 0.3, 0.9), entry("b", 0.2, 0.8), entry("late", 0.1, 1.0, baseline=True), entry("c", 0.2, 0.9)]
+    assert choose_best(models, "log_loss").name == "b"
+    assert choose_best(models, "accuracy").name == "a"
+
+
+def test_settings_name_a_constructor_that_takes_them(bench: Bench) -> None:
+    config = bench.config(["concat", "late", "weighted", "cca", "autoencoder"])
+    for settings in config.fusion.methods:
+        model = settings.load()(**settings.model_dump(exclude={"method"}), random_state=3)
+        given = settings.model_dump(exclude={"method"})
+        assert model.get_params() == {**given, "random_state": 3}
+        # The constructor's own defaults are those of the YAML.
+        assert type(model)().get_params() == {**given, "random_state": 0}
+    assert len(config.fusion.methods) == 5
+    assert ConcatSettings(C="auto") == ConcatSettings()
+
+
+def test_foreseeing_imports_neither_torch_nor_scikit_learn() -> None:
+    code = (
+        "import sys, mmcore.fusion.fit; sys.exit(any(m in sys.modules for m in ('torch', 'sklearn', 'scipy', 'dask')))"
+    )
+    subprocess.run([sys.executable, "-c", code], check=True)
