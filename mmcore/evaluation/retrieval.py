@@ -14,7 +14,7 @@ Array = npt.NDArray[Any]
 CHUNK = 4_000_000
 """Similarities held at a time (16 MB of float32), whatever the number of rows."""
 
-MAX_QUERIES = 5_000
+MAX_QUERIES = 2_000
 """With more queries than this, evenly spaced ones are asked: the time grows with queries times items."""
 
 

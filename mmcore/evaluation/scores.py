@@ -27,10 +27,11 @@ if TYPE_CHECKING:
 RECALL_AT = (1, 5, 10)
 
 BY_CLASS = (
-    "Every test row that has the first modality asks, every test row that has the second one is an item (the asking "
-    "row's own other half included); near means cosine similarity in the shared space. Recall@k is the share of "
-    "queries with at least one item of their class among the k nearest; mAP is the mean over queries of average "
-    "precision over all items. Chance is the Recall@1 of a random order."
+    f"Every test row that has the first modality asks (of more than {MAX_QUERIES:,}, so many evenly spaced ones), "
+    "every test row that has the second one is an item, the asking row's own other half included; near means cosine "
+    "similarity in the shared space. Recall@k is the share of queries with at least one item of their class among "
+    "the k nearest; mAP is the mean over queries of average precision over all items. Chance is the Recall@1 of a "
+    "random order."
 )
 BY_INSTANCE = (
     "Only the asking row's own other half is right; equally near items share the mean of their ranks. "

@@ -7,7 +7,7 @@ from collections.abc import Sequence
 from dataclasses import dataclass
 
 CURVE_WIDTH, CURVE_HEIGHT = 320, 170
-CURVE_LEFT, CURVE_RIGHT, CURVE_TOP, CURVE_BOTTOM = 40, 8, 10, 24
+CURVE_LEFT, CURVE_RIGHT, CURVE_TOP, CURVE_BOTTOM = 40, 14, 10, 24
 
 
 @dataclass(frozen=True)
@@ -94,7 +94,7 @@ def draw_curves(title: str, note: str, train: Sequence[float], val: Sequence[flo
 
 def _epoch_ticks(epochs: int) -> tuple[float, ...]:
     step = max(1, math.ceil(epochs / 4 / 5) * 5 if epochs > 8 else 1 if epochs < 5 else 2)
-    return (1, *(tick for tick in range(step, epochs + 1, step) if tick > 1))
+    return (1, *(tick for tick in range(step, epochs + 1, step) if tick > 1 + step / 2))
 
 
 def _polyline(losses: Sequence[float], x: Axis, y: Axis) -> str:

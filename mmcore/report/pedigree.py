@@ -40,7 +40,11 @@ def pedigree(store: Store, found: Findings) -> list[Link]:
     run = found.run
     chain = [Link("Run", "runs/", [Item(str(run.get("run_id", "")), store.root, "output root")])]
     if found.evaluations:
-        items = [Item(name, digest, _scored(found, name)) for name, digest in found.evaluations.items()]
+        models = {entry["name"]: f"models/{entry['digest']}" for entry in found.models}
+        items = [
+            Item(name, digest, _scored(found, name), [("model", models[name])] if name in models else ())
+            for name, digest in found.evaluations.items()
+        ]
         chain.append(Link("Evaluations", "evaluations/", items))
     if found.models:
         chain.append(Link("Fusion models", "models/", [_trained(entry, entry["method"]) for entry in found.models]))
@@ -86,10 +90,22 @@ def _trained(entry: Mapping[str, Any], note: str) -> Item:
     recipe = (entry["receipt"] or {}).get("recipe") or {}
     settings = flattened(recipe.get("settings") or {})
     other = [(name, recipe[name]) for name in ("seed", "threads", "device") if name in recipe]
-    files = [(file["path"], file["sha256"]) for file in (entry["receipt"] or {}).get("files") or ()]
-    facts = [*settings, *((name, _words(value)) for name, value in other), *files]
+    read = [
+        (f"features of {name}", f"encoders/{part['encoder']}, {_learned_from(part)}")
+        for name, part in (recipe.get("features") or {}).items()
+    ]
+    if entry.get("modality"):
+        read = [("learned from", _learned_from(recipe))]
+    files = [(file["path"], f"sha256 {file['sha256']}") for file in (entry["receipt"] or {}).get("files") or ()]
+    facts = [*settings, *((name, _words(value)) for name, value in other), *read, *files]
     note = f"{note}, baseline" if entry.get("baseline") else note
     return Item(entry.get("name", ""), entry["digest"], note, facts)
+
+
+def _learned_from(recipe: Mapping[str, Any]) -> str:
+    """How many shards' views, as `views of 6 train and 2 val shards`."""
+    train, val = (len(recipe.get(split) or ()) for split in ("train", "val"))
+    return f"views of {train:,} train and {val:,} val shards"
 
 
 def _encoder(entry: Mapping[str, Any]) -> Item:

@@ -103,6 +103,7 @@ def _model(
     learned_from, val = data
     settings = {**model.get_params(), "version": 1}
     recipe = {"kind": "model", "settings": settings, "data": learned_from, "seed": 0, "threads": 1}
+    recipe["features"] = {m: {"encoder": f"encoder-of-{m}", "train": ["a"], "val": ["b"]} for m in val.views}
     folder = f"models/{digest(recipe)}"
     with tempfile.TemporaryDirectory() as saved:
         model.save(saved)

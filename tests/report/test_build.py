@@ -11,6 +11,7 @@ from typing import Any
 
 import pytest
 
+from mmcore.evaluation.seeds import across_seeds
 from mmcore.modalities.base import REASONS
 from mmcore.records import Reject
 from mmcore.report.build import SHOWN_REJECTS, build_report, duration, moment, score, signed
@@ -170,6 +171,19 @@ def test_confusion_matrix_is_drawn_cell_by_cell(store: Store, run: dict[str, Any
     assert {(truth, called): int(n) for truth, called, n in drawn} == counts
 
 
+def test_every_curve_is_drawn(store: Store, run: dict[str, Any], html: str) -> None:
+    assert html.count("<figure>") == 2, "the encoders of image and audio; the one of text has no epochs"
+    path = f"models/{run['models'][0]['digest']}/receipt.json"
+    receipt = store.read_json(path)
+    curves = {"train_loss": [2.0, 1.0, 0.5], "val_loss": [2.0, 0.8125, 0.9]}
+    store.publish_json(path, {**receipt, "curves": curves})
+    page = _is_sound(build_report(store, run))
+    store.publish_json(path, receipt)
+    assert "concat fusion model best validation loss 0.812 at epoch 2" in page.said
+    drawn = [attrs["points"].split() for tag, attrs in page.tags if tag == "polyline"]
+    assert [len(points) for points in drawn] == [24, 24, 24, 24, 3, 3]
+
+
 def test_data_and_quarantine(store: Store, run: dict[str, Any], page: Page) -> None:
     dataset = store.read_json(f"datasets/{run['dataset']}.json")
     splits = page.table_with("Split", "with image")
@@ -189,6 +203,8 @@ def test_pedigree_leads_down_to_the_manifest(run: dict[str, Any], page: Page) ->
     names = [entry["digest"] for part in ("evaluations", "models", "encoders") for entry in run[part]]
     for name in (*names, run["dataset"], "manifest.csv", run["run_id"]):
         assert name in page.said
+    assert f"model models/{run['models'][0]['digest']}" in page.said
+    assert "encoders/encoder-of-image, views of 1 train and 1 val shards" in page.said
     titles = ["Run", "Evaluations", "Fusion models", "Encoders and features", "Data set", "Shards", "Manifest"]
     places = [page.said.index(f"{title} ", page.said.index("Where the numbers come from")) for title in titles[1:]]
     assert places == sorted(places)
@@ -239,6 +255,15 @@ def test_more_rejects_than_are_shown(store: Store) -> None:
     page = _is_sound(build_report(store, run))
     assert len(page.table_with("Key", "What was found")) == 1 + SHOWN_REJECTS
     assert f"7 more are in datasets/{run['dataset']}.json" in page.said
+
+
+def test_several_seeds(store: Store, run: dict[str, Any]) -> None:
+    rows = across_seeds([run["leaderboard"], run["leaderboard"]])
+    page = _is_sound(build_report(store, {**run, "seeds": rows}))
+    shown = page.table_with("Chosen", "Macro F1")[1:]
+    assert [row[0].split()[0] for row in shown] == [row["model"] for row in rows]
+    assert shown[0][1] == f"{rows[0]['accuracy']['mean']:.3f} ± 0.000"
+    assert {row[4] for row in shown} == {"0 of 2", "2 of 2"}
 
 
 def test_a_run_that_got_nowhere(store: Store, run: dict[str, Any]) -> None:
