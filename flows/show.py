@@ -5,7 +5,6 @@ from __future__ import annotations
 import os
 import socket
 
-from rich.console import Console
 from rich.markup import escape
 from rich.table import Table
 
@@ -14,9 +13,9 @@ from mmcore.errors import ConfigError, DamagedError, Problem
 from mmcore.planning import Plan, make_plan
 from mmcore.records import Json
 from mmcore.storage import Store
-from tasks.terminal import Terminal
+from tasks.terminal import Terminal, line_console
 
-console = Console(highlight=False, soft_wrap=True)
+console = line_console()
 
 LATEST_RUNS = 5
 
@@ -122,9 +121,9 @@ def _state(record: dict[str, Json]) -> str:
 def _leaderboard(record: dict[str, Json]) -> Table:
     modalities = list(record["config"]["data"]["modalities"])
     table = Table(box=None, pad_edge=False, header_style="bold")
-    table.add_column("")
+    table.add_column("", no_wrap=True)
     for column in ("accuracy", "95% interval", "macro F1", "log loss", *(f"without {name}" for name in modalities)):
-        table.add_column(column, justify="right")
+        table.add_column(column, justify="right", no_wrap=column == "95% interval")
     for row in record["leaderboard"]["rows"]:
         without = row["without"]
         name = escape(row["model"])

@@ -23,6 +23,11 @@ from rich.progress import (
 )
 
 
+def line_console() -> Console:
+    """Lines on stdout; where that is no terminal they are as long as they need to be."""
+    return Console(highlight=False, soft_wrap=True, width=None if sys.stdout.isatty() else 200)
+
+
 class Terminal:
     """Bars on stderr while there is something to watch, and lines on stdout that stay.
 
@@ -31,7 +36,7 @@ class Terminal:
 
     def __init__(self, *, quiet: bool = False) -> None:
         self.quiet = quiet
-        self.console = Console(highlight=False, soft_wrap=True)
+        self.console = line_console()
         self._bars = Progress(
             SpinnerColumn(),
             TextColumn("{task.fields[stage]:<9} {task.description}"),
