@@ -49,7 +49,7 @@ class NeuralEncoder(TrainedEncoder):
     """Hidden units before the scores."""
     keep_hidden: bool = True
     """The hidden units are part of the vector; if not, it is the scores alone."""
-    epochs: int = Field(40, ge=1)
+    epochs: int = Field(30, ge=1)
     """At most this many passes over the training split."""
     patience: int = Field(15, ge=1)
     """Stop after this many epochs without a better validation loss."""
@@ -93,7 +93,7 @@ class LogmelCnnSettings(NeuralEncoder):
     hop_s: float = Field(0.010, gt=0)
     max_duration_s: float = Field(1.0, gt=0)
     """The network sees this much of the sound, where it is loudest; shorter ones are padded with silence."""
-    dynamic_range_db: float = Field(60.0, gt=0)
+    dynamic_range_db: float = Field(45.0, gt=0)
     """What is fainter than the loudest by more than this counts as silence."""
 
 

@@ -20,6 +20,7 @@ LOWEST_HZ = 60.0
 HIGHEST = 0.95
 """The highest band's end, as a share of half the sample rate: above it resamplers cut."""
 DECIBELS_PER_UNIT = 10.0
+FAINTEST_DB = -100.0
 
 WARP = 0.15
 """Largest stretch of the frequency axis (natural logarithm): other vocal tracts."""
@@ -27,9 +28,9 @@ STRETCH = 0.2
 """Largest stretch in time (natural logarithm): slower and faster speech."""
 CUT = 0.08
 """At most this share of a sound is cut off, or added as silence, at either end."""
-NOISY = 0.5
+NOISY = 0.7
 """Share of the sounds that get noise."""
-SNR_DB = (5.0, 30.0)
+SNR_DB = (0.0, 30.0)
 NOISE_SLOPES = (-1.5, 0.5)
 """Exponents of the noise's power over frequency: from brown to bluish."""
 EQUALISER_DB = 6.0
@@ -82,14 +83,17 @@ class _LogMel:
             factors = torch.exp(draws.uniform(-WARP, WARP, len(sounds)))
             weights = triangles(warped(edges, factors, self.rate_hz / 2), power.shape[2], self.rate_hz)
             bands = torch.bmm(_with_noise(power, lengths, draws), weights)
-        decibels = 10 * torch.log10(bands.clamp(min=1e-10))
+        decibels = 10 * torch.log10(bands.clamp(min=10 ** (FAINTEST_DB / 10)))
         placed, inside = self._placed(decibels, lengths, draws)
         peak = torch.where(inside, placed, -math.inf).amax(dim=(1, 2), keepdim=True)
+        # Of a sound of a few samples nothing may be left once it is cut.
+        peak = peak.clamp(min=FAINTEST_DB)
         silence = peak - self.settings.dynamic_range_db
         placed = torch.maximum(torch.where(inside, placed, silence), silence)
         if draws is not None:
             placed = placed + _equaliser(len(sounds), self.settings.mels, draws)
-        mean = (placed * inside).mean(dim=(1, 2), keepdim=True) / inside.float().mean(dim=1, keepdim=True)
+        frames = inside.sum(dim=1, keepdim=True).clamp(min=1)
+        mean = (placed * inside).mean(dim=2, keepdim=True).sum(dim=1, keepdim=True) / frames
         levelled = (placed - mean) / DECIBELS_PER_UNIT
         if draws is not None:
             levelled = _masked(levelled, draws)

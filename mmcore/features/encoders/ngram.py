@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import hashlib
 import re
+import warnings
 from collections import Counter
 from collections.abc import Mapping, Sequence
 from dataclasses import dataclass
@@ -175,6 +176,7 @@ class NgramEncoder(Encoder):
         return best, best_found
 
     def _learn(self, x: Any, labels: Array, choice: _Choice) -> _Linear:
+        from sklearn.exceptions import ConvergenceWarning
         from sklearn.linear_model import LogisticRegression
 
         there = np.unique(labels)
@@ -183,7 +185,11 @@ class NgramEncoder(Encoder):
         # A class that none of these rows has stays as unlikely as the rarest could be.
         bases = np.full(len(self.classes), -np.log(1.0 + len(labels)))
         if len(there) > 1:
-            model = LogisticRegression(C=choice.strength, max_iter=1000).fit(x[:, columns], labels)
+            model = LogisticRegression(C=choice.strength, tol=1e-3, max_iter=1000)
+            with warnings.catch_warnings():
+                # Where it has not converged by then, cross-validation has judged what it has come to.
+                warnings.simplefilter("ignore", ConvergenceWarning)
+                model.fit(x[:, columns], labels)
             # Of two classes scikit-learn keeps the difference only.
             two = len(there) == 2
             slopes[there] = np.concatenate([-model.coef_, model.coef_]) / 2 if two else model.coef_

@@ -1,0 +1,86 @@
+from pathlib import Path
+
+import numpy as np
+import pyarrow as pa
+import pytest
+
+from mmcore.errors import DamagedError
+from mmcore.features.store import finished_views, read_view, write_view
+from mmcore.records import EncoderEntry
+from mmcore.storage import Store
+
+ENTRY = EncoderEntry("image", "e0", "cnn", 3, True)
+
+
+def write(store: Store, view: str = "v0", weights: str = "w0") -> np.ndarray:
+    values = np.arange(12, dtype=np.float32).reshape(4, 3)
+    write_view(store, "e0", view, (["a", "b", "c", "d"], values, np.array([True, False, True, True])), weights=weights)
+    return values
+
+
+def test_what_is_written_is_read(store: Store) -> None:
+    written = write(store)
+    keys, values, present = read_view(store, ENTRY, "v0")
+    assert keys == ["a", "b", "c", "d"]
+    assert present.tolist() == [True, False, True, True]
+    np.testing.assert_array_equal(values[present], written[present])
+    assert values.dtype == np.float32
+
+
+def test_the_file_is_plain_arrow_with_null_for_what_is_missing(store: Store) -> None:
+    write(store)
+    with pa.memory_map(store.url("features/e0/v0.arrow")) as file:
+        table = pa.ipc.open_file(file).read_all()
+        assert table.schema.field("vector").type == pa.list_(pa.float32(), 3)
+        assert table["vector"].to_pylist() == [[0, 1, 2], None, [6, 7, 8], [9, 10, 11]]
+
+
+def test_local_vectors_are_the_file_itself(store: Store) -> None:
+    write(store)
+    _, values, _ = read_view(store, ENTRY, "v0")
+    assert not values.flags.owndata
+    assert not values.flags.writeable
+
+
+def test_a_bucket_gives_the_same(store: Store) -> None:
+    remote = Store(f"memory://{store.root}")
+    written = write(remote)
+    keys, values, present = read_view(remote, ENTRY, "v0")
+    assert keys[0] == "a"
+    np.testing.assert_array_equal(values[present], written[present])
+    assert finished_views(remote, "e0", ["v0", "v1"], "w0") == {"v0": "finished"}
+
+
+def test_equal_views_have_equal_bytes(store: Store) -> None:
+    write(store)
+    first = {name: store.read_bytes(f"features/e0/{name}") for name in ("v0.arrow", "v0.json")}
+    write(store)
+    assert first == {name: store.read_bytes(f"features/e0/{name}") for name in first}
+
+
+def test_empty_and_wholly_missing_views(store: Store) -> None:
+    write_view(store, "e0", "empty", ([], np.zeros((0, 3)), np.zeros(0, bool)), weights="w0")
+    write_view(store, "e0", "none", (["a", "b"], np.full((2, 3), np.nan), np.zeros(2, bool)), weights="w0")
+    assert read_view(store, ENTRY, "empty")[1].shape == (0, 3)
+    keys, values, present = read_view(store, ENTRY, "none")
+    assert (keys, values.shape, present.tolist()) == (["a", "b"], (2, 3), [False, False])
+
+
+def test_damage_is_seen(store: Store) -> None:
+    for view in ("v0", "v1", "v2", "v3"):
+        write(store, view, "w1" if view == "v3" else "w0")
+    Path(store.url("features/e0/v1.arrow")).write_bytes(b"short")
+    Path(store.url("features/e0/v2.json")).write_text("{}")
+    states = finished_views(store, "e0", ["v0", "v1", "v2", "v3", "v4"], "w0")
+    assert states == {"v0": "finished", "v1": "damaged", "v2": "damaged", "v3": "stale"}
+    for view, words in (("v1", "cut off"), ("v2", "no feature table"), ("v4", "missing")):
+        with pytest.raises(DamagedError, match=words):
+            read_view(store, ENTRY, view)
+
+
+def test_garbage_of_the_right_size_is_named(store: Store) -> None:
+    write(store)
+    path = Path(store.url("features/e0/v0.arrow"))
+    path.write_bytes(b"x" * path.stat().st_size)
+    with pytest.raises(DamagedError, match="no feature table"):
+        read_view(store, ENTRY, "v0")
