@@ -12,7 +12,9 @@ from mmcore.errors import DamagedError
 from mmcore.evaluation.evaluate import foresee_evaluations
 from mmcore.features.extract import foresee_encoders
 from mmcore.fusion.fit import foresee_models
+from mmcore.fusion.planned import plan_models
 from mmcore.records import Json, Reject, Step, count_by
+from mmcore.shards.plan import ShardPlan
 from mmcore.shards.prepare import foresee_shards
 from mmcore.storage import Store
 
@@ -27,6 +29,8 @@ class Plan:
     """Every output of a run in order, with its price."""
 
     steps: tuple[Step, ...]
+    shards: ShardPlan
+    """What the prepare stage would make; handed on, so that a run reads its manifest once."""
     rows: int
     rejects: tuple[Reject, ...]
     """Rows that are already known to be set aside; files are only looked into by the run."""
@@ -98,6 +102,7 @@ def make_plan(config: RunConfig, store: Store) -> Plan:
     seconds, measured = _seconds(every, config, store)
     return Plan(
         steps=every,
+        shards=shards,
         rows=shards.rows,
         rejects=shards.rejects,
         seconds=seconds,
@@ -110,6 +115,7 @@ def make_plan(config: RunConfig, store: Store) -> Plan:
 def check_inputs(config: RunConfig) -> str:
     """A sentence on what the manifest holds. Raises SourceError and DataError with all problems found."""
     plan, _, _ = foresee_shards(config, Store(config.output))
+    plan_models(config)
     splits = count_by(recipe.split for recipe in plan.recipes for _ in range(recipe.rows))
     counts = ", ".join(f"{split} {splits.get(split, 0):,}" for split in ("train", "val", "test"))
     aside = ""

@@ -19,6 +19,7 @@ from prefect.settings import get_current_settings
 from mmcore.config import RunConfig
 from mmcore.parallel import Pool, open_pool
 from mmcore.records import Json
+from mmcore.shards.plan import ShardPlan
 from mmcore.storage import Store
 from tasks.progress import StageProgress
 from tasks.terminal import Terminal, current_terminal
@@ -42,6 +43,8 @@ class Run:
 
     def __init__(self, config: RunConfig, store: Store, pool: Pool, terminal: Terminal, run_id: str) -> None:
         self.config, self.store, self.pool, self.terminal, self.run_id = config, store, pool, terminal, run_id
+        self.shards: ShardPlan | None = None
+        """What the plan task found; the prepare task starts from it."""
         self._lock = threading.Lock()
         self.record: dict[str, Json] = {
             "run_id": run_id,

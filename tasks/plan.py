@@ -15,6 +15,7 @@ from tasks.context import Run
 def plan_run(run: Run) -> None:
     """Publish `plan.json`: every output, whether it is computed or reused, and the reason."""
     plan = make_plan(run.config, run.store)
+    run.shards = plan.shards
     run.store.publish_json(f"{run.folder}/plan.json", plan.as_json())
     for line in stage_lines(plan):
         get_run_logger().info("%s", line)

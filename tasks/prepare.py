@@ -19,7 +19,7 @@ SHOWN_REJECTS = 1_000
 def prepare_shards(run: Run) -> str:
     """Make the shards that are not there yet; the data set's digest."""
     with run.stage("prepare", run.config.name) as progress:
-        dataset = prepare(run.config, run.store, run.pool, progress)
+        dataset = prepare(run.config, run.store, run.pool, progress, run.shards)
     run.write(dataset=dataset.digest)
     _show(run, dataset)
     kept = sum(shard.samples for shard in dataset.shards)

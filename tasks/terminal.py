@@ -95,6 +95,9 @@ class TerminalProgress:
     def __exit__(
         self, kind: type[BaseException] | None, value: BaseException | None, trace: TracebackType | None
     ) -> None:
+        if kind is None:
+            # Fractions of epochs do not add up to the last bit.
+            self.done = self.total - self.reused
         if self._bar is not None:
             self.terminal.end(self._bar)
             self._bar = None

@@ -25,13 +25,13 @@ from mmcore.storage import Store
 __all__ = ["foresee_shards", "prepare"]
 
 
-def prepare(config: RunConfig, store: Store, pool: Pool, progress: Progress) -> Dataset:
-    """Make the shards that are missing; publish and return the data set.
+def prepare(config: RunConfig, store: Store, pool: Pool, progress: Progress, plan: ShardPlan | None = None) -> Dataset:
+    """Make the shards that are missing; publish and return the data set. `plan` is one made a moment ago.
 
     Raises SourceError and DataError for input that cannot be used, TooManyRejectsError once more rows have a
     reject than `data.max_rejected` allows, and SourceChangedError where a file was edited meanwhile.
     """
-    plan = plan_shards(config, store)
+    plan = plan or plan_shards(config, store)
     receipts = Shelf(plan, store).receipts
     budget = RejectBudget(plan.rows, config.data.max_rejected)
     progress.start(len(receipts), reused=sum(receipt is not None for receipt in receipts))
@@ -52,7 +52,9 @@ def prepare(config: RunConfig, store: Store, pool: Pool, progress: Progress) -> 
             rejected = budget.add_receipt(receipt)
             progress.advance(1, samples=receipt["rows"], rejected=rejected)
     dataset = _dataset(plan, [receipt for receipt in receipts if receipt is not None])
-    store.publish_json(f"datasets/{dataset.digest}.json", dataset.as_json())
+    path = f"datasets/{dataset.digest}.json"
+    if not store.exists(path):
+        store.publish_json(path, dataset.as_json())
     return dataset
 
 
