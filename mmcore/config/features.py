@@ -114,7 +114,7 @@ class NgramSettings(TrainedEncoder):
     min_count: int = Field(2, ge=1)
     """N-grams in fewer training texts are left out."""
     max_features: int = Field(50_000, ge=1)
-    """N-grams kept, most frequent first."""
+    """N-grams kept of each kind (words, characters), most frequent first."""
     folds: int = Field(5, ge=2)
     """Strength and selection are chosen by cross-validation on train with so many parts; and train rows get the
     scores of a classifier that did not learn from their part, so that fusion sees how good the text really is."""
