@@ -14,6 +14,7 @@ from collections.abc import Iterator
 from contextlib import contextmanager
 from pathlib import Path
 
+import psutil
 import pytest
 
 from mmcore import parallel
@@ -194,6 +195,41 @@ def test_a_job_that_kills_its_workers_is_named(dask_pool: Pool, capfd) -> None:
     assert results.pop(work[3]) == Died("work 3", results_reason(), {"attempt": 1})
     assert set(results.values()) == {1}
     assert capfd.readouterr() == ("", "")
+
+
+@pytest.mark.parametrize("deaths", [1, 99])
+def test_workers_that_die_while_they_start(deaths: int, caplog: pytest.LogCaptureFixture) -> None:
+    over = threading.Event()
+    before = set(spawned())
+
+    def kill_some() -> None:
+        killed = 0
+        while not over.wait(0.01) and killed < deaths:
+            for pid in set(spawned()) - before:
+                before.add(pid)
+                os.kill(pid, signal.SIGKILL)
+                killed += 1
+                break
+
+    killer = threading.Thread(target=kill_some)
+    killer.start()
+    try:
+        with open_pool(compute_of(workers=1)) as pool:
+            if deaths == 1:
+                ((_, result),) = pool.map(jobs.faulty, [Work(1)], name=name_of)
+                assert result == 1
+            else:
+                with pytest.raises(StageError, match=r"1 Dask workers do not start.*compute\.dask\.workers"):
+                    list(pool.map(jobs.faulty, [Work(1)], name=name_of))
+    finally:
+        over.set()
+        killer.join()
+    assert caplog.messages[0] == "A Dask worker died while it started (1 of 3 tries)."
+
+
+def spawned() -> list[int]:
+    """The processes that this one started to run Python functions in."""
+    return [child.pid for child in psutil.Process().children() if any("spawn_main" in word for word in child.cmdline())]
 
 
 def results_reason() -> str:

@@ -13,10 +13,14 @@ from collections.abc import Iterable, Iterator
 from typing import Any
 
 from mmcore.config.run import DaskConfig
-from mmcore.errors import ConfigError, Problem
+from mmcore.errors import ConfigError, Problem, StageError
 
 CONNECT_S = 15.0
 """A running scheduler must answer within this."""
+START_ATTEMPTS = 3
+"""How often local workers are started where one of them dies before it is up."""
+
+_logger = logging.getLogger("mmcore.parallel")
 
 
 def is_local(settings: DaskConfig) -> bool:
@@ -60,6 +64,20 @@ _LOCAL = {
 
 
 def _local(settings: DaskConfig, workers: int) -> Any:
+    """Processes on this machine. Raises StageError where they die while they start."""
+    for attempt in range(1, START_ATTEMPTS + 1):
+        try:
+            return _processes(settings, workers)
+        except RuntimeError as error:  # Dask gives up on all of them, having ended those that were up
+            _logger.warning("A Dask worker died while it started (%d of %d tries).", attempt, START_ATTEMPTS)
+            cause = error
+    raise StageError(
+        f"the {workers} Dask workers do not start: {cause} Where memory is short, give compute.dask.workers=1, "
+        "or 0 to work without them. What was finished is kept."
+    ) from cause
+
+
+def _processes(settings: DaskConfig, workers: int) -> Any:
     import distributed
 
     cluster: Any = distributed.LocalCluster
