@@ -1,4 +1,6 @@
 import json
+import os
+import signal
 import subprocess
 import sys
 from pathlib import Path
@@ -252,3 +254,18 @@ def test_what_cannot_be_learned_is_named(work: Work) -> None:
     assert "features.audio" in str(caught.value)
     assert "'low'" in str(caught.value)
     assert "no sample of val has audio" in str(caught.value)
+
+
+def kill_this_process(_: object) -> None:
+    os.kill(os.getpid(), signal.SIGKILL)
+
+
+def test_a_training_whose_process_dies_is_told_in_words(work: Work, monkeypatch: pytest.MonkeyPatch) -> None:
+    config = work.config("text")
+    dataset = work.prepare(config)
+    # Dask gets the function by value, so that the worker runs this one.
+    monkeypatch.setattr("mmcore.features.extract.fit_encoder", kill_this_process)
+    compute = config.compute.model_copy(update={"dask": config.compute.dask.model_copy(update={"workers": 1})})
+    with open_pool(compute) as pool, pytest.raises(StageError, match="training the ngram encoder of text: .*died"):
+        encode_modality(config, dataset, "text", work.store, pool, Silent())
+    assert work.files("encoders", "features") == {}
