@@ -16,7 +16,9 @@ def _fraction(value: Any) -> Any:
     return value
 
 
-Fraction = Annotated[float, BeforeValidator(_fraction), Field(ge=0, le=1)]
+Percentage = Annotated[str, Field(pattern=r"^\s*\d+(\.\d+)?\s*%\s*$")]
+_Share = Annotated[float, Field(ge=0, le=1)]
+Fraction = Annotated[_Share, BeforeValidator(_fraction, json_schema_input_type=_Share | Percentage)]
 
 
 class ImageSettings(Settings):

@@ -7,6 +7,7 @@ from typing import Annotated, Any, ClassVar, Literal
 from pydantic import BeforeValidator, Field
 
 from mmcore.config.base import Settings
+from mmcore.config.data import Percentage
 
 
 def _refit(value: Any) -> Any:
@@ -16,7 +17,8 @@ def _refit(value: Any) -> Any:
     return value
 
 
-Refit = Annotated[Literal["always", "never"] | Annotated[float, Field(gt=0)], BeforeValidator(_refit)]
+_Refit = Literal["always", "never"] | Annotated[float, Field(gt=0)]
+Refit = Annotated[_Refit, BeforeValidator(_refit, json_schema_input_type=_Refit | Percentage)]
 
 
 class TrainedEncoder(Settings):
@@ -42,13 +44,14 @@ class TrainedEncoder(Settings):
 class NeuralEncoder(TrainedEncoder):
     """What the encoders trained by backpropagation have in common.
 
-    The vector is the network's score of each class (before the softmax, centred), then its hidden units.
+    The vector is the network's score of each class (before the softmax, centred) and, if kept, its hidden units.
     """
 
     hidden: int = Field(64, ge=1)
     """Hidden units before the scores."""
-    keep_hidden: bool = True
-    """The hidden units are part of the vector; if not, it is the scores alone."""
+    keep_hidden: bool = False
+    """Add the hidden units to the vector. They say more, but on few samples they know the training rows by heart, and
+    a fusion model then trusts them too much."""
     epochs: int = Field(30, ge=1)
     """At most this many passes over the training split."""
     patience: int = Field(15, ge=1)

@@ -111,7 +111,10 @@ def _by_name(value: Any) -> Any:
     return {"method": value} if isinstance(value, str) else value
 
 
-MethodSettings = Annotated[AnyFusion, BeforeValidator(_by_name)]
+MethodName = Literal["concat", "late", "weighted", "cca", "autoencoder"]
+
+# The JSON schema admits the bare name too: a server checks a deployment's parameters against it.
+MethodSettings = Annotated[AnyFusion, BeforeValidator(_by_name, json_schema_input_type=MethodName | AnyFusion)]
 
 
 def _one_of_each() -> list[AnyFusion]:
