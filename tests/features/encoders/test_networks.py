@@ -10,7 +10,7 @@ from mmcore.features.encoders.logmel_cnn import LogmelCnnEncoder
 from mmcore.features.encoders.network import Draws
 
 CLASSES = ("a", "b", "c")
-SMALL = {"epochs": 2, "hidden": 5, "width": 2, "batch_size": 8}
+SMALL = {"epochs": 2, "hidden": 5, "keep_hidden": True, "width": 2, "batch_size": 8}
 
 
 def pictures(count: int, size: int = 12, channels: int = 1) -> Samples:
