@@ -4,8 +4,7 @@ The stages are called as tasks rather than as subflows, because each subflow run
 heartbeat thread to end: a run with nothing to do would mostly wait.
 """
 
-from __future__ import annotations
-
+# Without postponed annotations: a served flow is pickled for its process, where the name of a type would mean nothing.
 from prefect import flow
 
 from flows.evaluate import evaluate_stage
