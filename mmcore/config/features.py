@@ -57,8 +57,11 @@ class NeuralEncoder(TrainedEncoder):
     patience: int = Field(15, ge=1)
     """Stop after this many epochs without a better validation loss."""
     batch_size: int = Field(64, ge=1)
+    """Samples per training step."""
     learning_rate: float = Field(4e-3, gt=0)
+    """The highest of the schedule."""
     weight_decay: float = Field(1e-2, ge=0)
+    """How strongly AdamW pulls weights to zero."""
     dropout: float = Field(0.3, ge=0, lt=1)
     """Share of hidden units left out at a time in training."""
     label_smoothing: float = Field(0.1, ge=0, lt=1)
@@ -93,7 +96,9 @@ class LogmelCnnSettings(NeuralEncoder):
     mels: int = Field(40, ge=8)
     """Mel bands."""
     window_s: float = Field(0.025, gt=0)
+    """Length of one spectrogram column's window."""
     hop_s: float = Field(0.010, gt=0)
+    """From one column to the next."""
     max_duration_s: float = Field(1.0, gt=0)
     """The network sees this much of the sound, where it is loudest; shorter ones are padded with silence."""
     dynamic_range_db: float = Field(45.0, gt=0)

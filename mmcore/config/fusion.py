@@ -28,8 +28,11 @@ class NeuralFusion(FusionMethod):
     patience: int = Field(20, ge=1)
     """Stop after this many epochs without a better validation loss."""
     batch_size: int = Field(128, ge=1)
+    """Samples per training step."""
     learning_rate: float = Field(2e-3, gt=0)
+    """The highest of the schedule."""
     weight_decay: float = Field(1e-2, ge=0)
+    """How strongly AdamW pulls weights to zero."""
     modality_dropout: float = Field(0.5, ge=0, lt=1)
     """Share of present modalities hidden in training (one always stays), so that none is leaned on alone."""
 
