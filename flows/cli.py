@@ -3,19 +3,13 @@
 from __future__ import annotations
 
 import logging
-import os
-import sys
-from collections.abc import Callable
 from pathlib import Path
-from typing import Annotated, Any
+from typing import Annotated
 
 import typer
-from rich.markup import escape
 
+from flows.start import ConfigFile, Overrides, quiet_prefect, show_run, with_exit_codes
 from mmcore import __version__
-from mmcore.errors import InputError, MmcoreError, TooManyRejectsError
-
-EXIT_FAILED, EXIT_INPUT, EXIT_REJECTS, EXIT_INTERRUPTED = 1, 2, 3, 130
 
 EXIT_CODES = """
 Exit codes: 0 done; 1 the run failed; 2 the configuration or its input cannot be used;
@@ -30,12 +24,6 @@ app = typer.Typer(
     help="Raw images, sound and text to shards, features, fusion models and a report; resumable at any point.",
     epilog=EXIT_CODES,
 )
-
-ConfigFile = Annotated[Path, typer.Argument(metavar="FILE", help="The run's YAML.", show_default=False)]
-Overrides = Annotated[
-    list[str] | None,
-    typer.Argument(metavar="[KEY.PATH=VALUE]...", help="Settings that replace the YAML's.", show_default=False),
-]
 
 
 @app.callback(invoke_without_command=True)
@@ -56,10 +44,10 @@ def run(
     from mmcore.config import load
 
     config = load(file, overrides or ())
-    _quiet_prefect()
+    quiet_prefect()
     from flows.pipeline import pipeline
 
-    _show_run(pipeline, config, quiet=quiet)
+    show_run(pipeline, config, quiet=quiet)
 
 
 @app.command()
@@ -137,10 +125,10 @@ def compare(
     from mmcore.config import load
 
     config = load(file, overrides or ())
-    _quiet_prefect()
+    quiet_prefect()
     from flows.compare import compare as compare_flow
 
-    _show_run(lambda c: compare_flow(c, seeds=seeds), config, quiet=quiet)
+    show_run(lambda c: compare_flow(c, seeds=seeds), config, quiet=quiet)
 
 
 @app.command()
@@ -182,62 +170,10 @@ def sample_digits(
     )
 
 
-def run_file(flow: Callable[..., Any]) -> None:
-    """`python -m flows.NAME FILE [key=value ...]`: the same flow without the command."""
-    app_one = typer.Typer(add_completion=False, pretty_exceptions_enable=False)
-
-    @app_one.command()
-    def start(file: ConfigFile, overrides: Overrides = None) -> None:
-        from mmcore.config import load
-
-        _show_run(flow, load(file, overrides or ()), quiet=False)
-
-    _with_exit_codes(app_one)
-
-
-def _show_run(flow: Callable[..., Any], config: Any, *, quiet: bool) -> None:
-    from flows.show import show_result
-    from mmcore.storage import Store
-    from tasks.terminal import Terminal, shown_on
-
-    terminal = Terminal(quiet=quiet)
-    with shown_on(terminal):
-        terminal.line(
-            f"[bold]{escape(config.name)}[/] · {' · '.join(config.data.modalities)} · {escape(config.output)}"
-        )
-        run_id = flow(config)
-    show_result(Store(config.output), run_id, terminal)
-
-
-def _quiet_prefect() -> None:
-    """Before Prefect's first import: the run's own lines say what happens, Prefect's go to its server and its UI."""
-    os.environ.setdefault("PREFECT_LOGGING_HANDLERS_CONSOLE_LEVEL", "CRITICAL")
-
-
-def _with_exit_codes(typer_app: typer.Typer) -> None:
-    try:
-        typer_app(standalone_mode=True)
-    except InputError as error:
-        count = len(error.problems)
-        print(f"{count} problem{'s' if count > 1 else ''}:" if count > 1 else "Problem:", file=sys.stderr)
-        for problem in error.problems:
-            print(f"  {problem}", file=sys.stderr)
-        sys.exit(EXIT_INPUT)
-    except TooManyRejectsError as error:
-        print(error, file=sys.stderr)
-        sys.exit(EXIT_REJECTS)
-    except MmcoreError as error:
-        print(f"Failed: {error}", file=sys.stderr)
-        sys.exit(EXIT_FAILED)
-    except KeyboardInterrupt:
-        print("Interrupted. What is finished is kept: the same command goes on.", file=sys.stderr)
-        sys.exit(EXIT_INTERRUPTED)
-
-
 def main() -> None:
     """Entry point of the `mmcore` command."""
     logging.captureWarnings(capture=False)
-    _with_exit_codes(app)
+    with_exit_codes(app)
 
 
 if __name__ == "__main__":

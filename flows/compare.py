@@ -43,6 +43,6 @@ def compare(config: RunConfig, seeds: Annotated[int, Field(ge=1, le=100)] = 5) -
 
 
 if __name__ == "__main__":
-    from flows.cli import run_file
+    from flows.start import run_file
 
     run_file(compare)

@@ -35,6 +35,6 @@ def extract(config: RunConfig) -> str:
 
 
 if __name__ == "__main__":
-    from flows.cli import run_file
+    from flows.start import run_file
 
     run_file(extract)
