@@ -63,5 +63,18 @@ def write_report(run: Run) -> str:
     return where
 
 
-def _rows(board: Json) -> list[dict[str, Json]]:
-    return [{name: value for name, value in row.items() if not isinstance(value, dict | list)} for row in board["rows"]]
+def _rows(board: Json) -> list[dict[str, str]]:
+    """The leaderboard as people read it: rounded, an interval in one column, scores without a modality beside it."""
+    return [
+        {
+            "model": row["model"],
+            "role": "chosen" if row["chosen"] else "baseline" if row["baseline"] else "",
+            "accuracy": f"{row['accuracy']:.3f}",
+            "95% interval": f"{row['low']:.3f} – {row['high']:.3f}",
+            "macro F1": f"{row['macro_f1']:.3f}",
+            "log loss": f"{row['log_loss']:.3f}",
+            **{f"without {name}": f"{value:.3f}" for name, value in row["without"].items() if value is not None},
+            "rows": f"{row['n']:,}",
+        }
+        for row in board["rows"]
+    ]

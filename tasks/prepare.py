@@ -49,5 +49,10 @@ def _show(run: Run, dataset: Dataset) -> None:
                 }
                 for r in dataset.rejects[:SHOWN_REJECTS]
             ],
-            description=f"What was set aside, up to {SHOWN_REJECTS:,} of {len(dataset.rejects):,}",
+            description="What was set aside"
+            + (
+                f", the first {SHOWN_REJECTS:,} of {len(dataset.rejects):,}"
+                if len(dataset.rejects) > SHOWN_REJECTS
+                else ""
+            ),
         )

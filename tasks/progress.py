@@ -40,6 +40,8 @@ class StageProgress(TerminalProgress):
     ) -> None:
         super().__exit__(kind, value, trace)
         logging.getLogger("mmcore").removeHandler(self._lines)
+        if kind is None:
+            self.note = ""  # the last epoch's says nothing about the whole
         self._publish()
         if kind is None:
             self.log(f"{self.stage} {self.name}: {self.summary()}")
@@ -52,7 +54,7 @@ class StageProgress(TerminalProgress):
         if self.samples:
             parts.append(f"{self.samples / self.seconds:,.0f} samples/s")
         left = self.total - self.reused - self.done
-        if self.done and left > 0:
+        if self.done and left > 1e-6:  # shares of a unit add up to it but for rounding
             parts.append(f"{left / self.done * self.seconds:,.0f} s left")
         if self.note:
             parts.append(self.note)
