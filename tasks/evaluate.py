@@ -57,9 +57,10 @@ def write_report(run: Run) -> str:
     run.store.publish_bytes(path, build_report(run.store, run.record).encode())
     where = run.store.url(path)
     if run.store.local:
-        create_markdown_artifact(key="report", markdown=f"[Report]({'file://' + where}) at `{where}`")
+        text = f"[Report]({'file://' + where}) at `{where}`"
+        create_markdown_artifact(key="report", markdown=text, description=f"Report of {run.run_id}: {where}")
     else:
-        create_link_artifact(key="report", link=where, link_text=f"Report of {run.run_id}")
+        create_link_artifact(key="report", link=where, link_text="Report", description=f"Report of {run.run_id}")
     return where
 
 
