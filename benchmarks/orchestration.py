@@ -128,8 +128,10 @@ def main() -> None:
                     for name in seconds:
                         output = root / "output"
                         command = {
-                            "plain loop": [sys.executable, __file__, "--processes", str(arguments.processes)]
-                            + ["--plain", str(file), str(output)],
+                            "plain loop": [
+                                *(sys.executable, __file__, "--processes", str(arguments.processes)),
+                                *("--plain", str(file), str(output)),
+                            ],
                             "prepare flow": [sys.executable, "-m", "flows.prepare", str(file), f"output={output}"],
                         }[name]
                         times[name].append(timed(command, env))

@@ -38,7 +38,7 @@ MISSING = 0.1
 FAULTY = 0.01
 """Share of the rows that are broken on purpose."""
 AUDIO_RATE_HZ = 16_000
-SNR_DB = (3, 25)
+SNR_DB = (-12, 10)
 """Range of the voice's power over the noise's."""
 VOICES = {
     "train": (
