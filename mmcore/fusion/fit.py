@@ -144,6 +144,7 @@ def fit_model(job: FitJob) -> Json:
     checkpoints = None
     if isinstance(job.settings, NeuralFusion):
         from mmcore.training.checkpoint import StoreCheckpoints
+        from mmcore.training.device import made_on
 
         checkpoints = StoreCheckpoints(store, f"{job.folder}/checkpoint.safetensors")
 
@@ -170,6 +171,8 @@ def fit_model(job: FitJob) -> Json:
         "val_scores": scores,
         "curves": model.curves_,
     }
+    if checkpoints is not None:
+        receipt["made_on"] = made_on(recipe["device"])
     store.publish_json(f"{job.folder}/receipt.json", receipt)
     if checkpoints is not None:
         checkpoints.clear()

@@ -28,6 +28,13 @@ def device_of(compute: ComputeConfig) -> str:
     return compute.device
 
 
+def made_on(device: str) -> dict[str, str]:
+    """What the last bits of a training depend on beside its recipe; loads torch."""
+    import torch
+
+    return {"device": device, "cpu": torch.backends.cpu.get_cpu_capability(), "torch": torch.__version__}
+
+
 def _works(device: str) -> bool:
     if not _conceivable(device):
         return False

@@ -17,6 +17,7 @@ from mmcore.config import NeuralEncoder
 from mmcore.features.encoders.base import Array, Encoder, OnEpoch, Samples, centred, scores_of
 from mmcore.records import Json
 from mmcore.training.checkpoint import Checkpoints
+from mmcore.training.device import made_on
 from mmcore.training.loop import LoopSettings, train
 
 _TORCH = RLock()
@@ -158,8 +159,7 @@ def _fit(
             "val": scores_of(encoder.run(val_prepared, len(val))[0], val.labels),
         }
     # Other instruction sets give other last bits.
-    made_on = {"device": device, "cpu": torch.backends.cpu.get_cpu_capability(), "torch": torch.__version__}
-    return {"curves": curves.as_json(), "scores": scores, "made_on": made_on}
+    return {"curves": curves.as_json(), "scores": scores, "made_on": made_on(device)}
 
 
 @contextmanager
