@@ -21,7 +21,7 @@ SEED = 20
 SETTINGS = [
     "shards.samples=64",
     "compute.dask.workers=2",
-    *(f"features.{name}.{setting}=60" for name in ("image", "audio") for setting in ("epochs", "patience")),
+    *(f"features.{name}.{setting}=40" for name in ("image", "audio") for setting in ("epochs", "patience")),
 ]
 """Several shards, and training that is long enough to leave checkpoints."""
 
