@@ -14,6 +14,7 @@ from __future__ import annotations
 import argparse
 import csv
 import os
+import resource
 import shutil
 import socket
 import statistics
@@ -78,12 +79,16 @@ def plain(config_file: Path, output: Path, processes: int) -> None:
             pass
 
 
-def timed(command: list[str], env: dict[str, str]) -> float:
+def timed(command: list[str], env: dict[str, str]) -> tuple[float, float]:
+    """Wall and CPU seconds of a command and its children (the server's are not in them)."""
+    before = resource.getrusage(resource.RUSAGE_CHILDREN)
     start = time.perf_counter()
     done = subprocess.run(command, env=env, capture_output=True, text=True, check=False)
     if done.returncode:
         sys.exit(done.stdout + done.stderr)
-    return time.perf_counter() - start
+    wall = time.perf_counter() - start
+    after = resource.getrusage(resource.RUSAGE_CHILDREN)
+    return wall, after.ru_utime + after.ru_stime - before.ru_utime - before.ru_stime
 
 
 def start_server(home: Path) -> tuple[subprocess.Popen[bytes], dict[str, str]]:
@@ -120,12 +125,13 @@ def main() -> None:
         make_digits(root / "sample", samples=2000, seed=0)
         server, env = start_server(root / "prefect")
         try:
-            seconds: dict[str, dict[int, float]] = {"plain loop": {}, "prepare flow": {}}
+            walls: dict[str, dict[int, float]] = {"plain loop": {}, "prepare flow": {}}
+            cpus: dict[str, dict[int, float]] = {name: {} for name in walls}
             for rows in arguments.sizes:
                 file = write_inputs(root / f"in-{rows}", root / "sample", rows, arguments.processes)
-                times: dict[str, list[float]] = {name: [] for name in seconds}
+                times: dict[str, list[tuple[float, float]]] = {name: [] for name in walls}
                 for _ in range(arguments.repeats):
-                    for name in seconds:
+                    for name in walls:
                         output = root / "output"
                         command = {
                             "plain loop": [
@@ -137,16 +143,25 @@ def main() -> None:
                         times[name].append(timed(command, env))
                         shutil.rmtree(output)
                 for name, values in times.items():
-                    seconds[name][rows] = statistics.median(values)
-                    print(f"{rows:>9,} rows   {name:<13} {seconds[name][rows]:8.1f} s", flush=True)
+                    walls[name][rows] = statistics.median(wall for wall, _ in values)
+                    cpus[name][rows] = statistics.median(cpu for _, cpu in values)
+                    print(
+                        f"{rows:>9,} rows   {name:<13} {walls[name][rows]:8.1f} s   {cpus[name][rows]:8.1f} CPU s",
+                        flush=True,
+                    )
         finally:
             server.terminate()
             server.wait()
-    small, large = arguments.sizes
+    for what, seconds in (("wall", walls), ("CPU", cpus)):
+        report(what, seconds, *arguments.sizes)
+
+
+def report(what: str, seconds: dict[str, dict[int, float]], small: int, large: int) -> None:
     slope = {name: (t[large] - t[small]) / (large - small) for name, t in seconds.items()}
     fixed = {name: t[small] - slope[name] * small for name, t in seconds.items()}
-    print(f"fixed cost  {fixed['prepare flow'] - fixed['plain loop']:6.1f} s more than the plain loop")
-    print(f"slope       {slope['prepare flow'] / slope['plain loop']:6.3f} of the plain loop's")
+    more = fixed["prepare flow"] - fixed["plain loop"]
+    ratio = slope["prepare flow"] / slope["plain loop"]
+    print(f"{what:<5} fixed cost {more:6.1f} s more than the plain loop   slope {ratio:6.3f} of the plain loop's")
 
 
 if __name__ == "__main__":

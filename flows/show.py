@@ -9,8 +9,8 @@ from rich.markup import escape
 from rich.table import Table
 
 from mmcore.config import RunConfig
-from mmcore.errors import ConfigError, DamagedError, Problem
-from mmcore.planning import Plan, make_plan
+from mmcore.errors import ConfigError, Problem
+from mmcore.planning import Plan, make_plan, runs_of
 from mmcore.records import Json
 from mmcore.storage import Store
 from tasks.terminal import Terminal, line_console
@@ -40,7 +40,7 @@ def show_status(config: RunConfig) -> None:
         f"[bold]{escape(config.name)}[/] · {escape(config.output)} · {done:,} of {len(plan.steps):,} outputs are there"
     )
     show_plan(plan)
-    records = _records(store, config.name)
+    records = runs_of(store, config.name)
     if not records:
         console.print("no runs yet")
         return
@@ -82,27 +82,14 @@ def latest_record(store: Store, name: str, run_id: str | None) -> dict[str, Json
     """
     if run_id is not None:
         if not store.exists(f"runs/{run_id}/run.json"):
-            known = ", ".join(record["run_id"] for record in _records(store, name)[:LATEST_RUNS]) or "none"
+            known = ", ".join(record["run_id"] for record in runs_of(store, name)[:LATEST_RUNS]) or "none"
             raise ConfigError(Problem("--run", f"no run {run_id!r} below {store.root}.", f"There are: {known}."))
         found: dict[str, Json] = store.read_json(f"runs/{run_id}/run.json")
         return found
-    for record in _records(store, name):
+    for record in runs_of(store, name):
         if record["leaderboard"]:
             return record
     raise ConfigError(Problem("output", f"no finished run of {name!r} below {store.root}.", "Start one: mmcore run."))
-
-
-def _records(store: Store, name: str) -> list[dict[str, Json]]:
-    """The records of all runs of this name, the latest first."""
-    found = []
-    for run_id in store.folders("runs"):
-        try:
-            record = store.read_json(f"runs/{run_id}/run.json")
-        except (FileNotFoundError, DamagedError):
-            continue
-        if record["name"] == name:
-            found.append(record)
-    return sorted(found, key=lambda record: str(record["started"]), reverse=True)
 
 
 def _state(record: dict[str, Json]) -> str:

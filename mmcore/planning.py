@@ -133,16 +133,24 @@ def stage_lines(plan: Plan) -> list[str]:
     ] + [plan.price()]
 
 
-def _seconds(steps: Iterable[Step], config: RunConfig, store: Store) -> tuple[float, bool]:
-    """About how long the steps to compute take, and whether an earlier run here says so."""
-    rates, measured = dict(ASSUMED_SECONDS), False
+def runs_of(store: Store, name: str) -> list[dict[str, Json]]:
+    """The records of all runs of this name, the latest first."""
+    found = []
     for run_id in store.folders("runs"):
         try:
             record = store.read_json(f"runs/{run_id}/run.json")
         except (FileNotFoundError, DamagedError):
             continue
-        if record["name"] != config.name:
-            continue
+        if record["name"] == name:
+            found.append(record)
+    return sorted(found, key=lambda record: str(record["started"]), reverse=True)
+
+
+def _seconds(steps: Iterable[Step], config: RunConfig, store: Store) -> tuple[float, bool]:
+    """About how long the steps to compute take, and whether an earlier run here says so."""
+    rates, measured = dict(ASSUMED_SECONDS), False
+    # The latest run that did some of a stage's work says how fast that is.
+    for record in reversed(runs_of(store, config.name)):
         for stage, count in record["counts"].items():
             units = count["samples"] if stage in ("prepare", "extract") else count["computed"]
             if units and stage in rates:

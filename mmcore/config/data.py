@@ -104,7 +104,10 @@ class DataConfig(Part):
     """The manifest and what it names."""
 
     manifest: str | list[str]
-    """CSV, TSV, JSONL or Parquet: a path, a list of paths, or a glob. Relative to the YAML's folder."""
+    """CSV, TSV, JSONL or Parquet: a path, a list of paths, or a glob.
+
+    Relative paths start from the YAML's folder, or from the folder that a deployment was made in.
+    """
     root: str | None = None
     """Folder that the paths in the manifest start from; the manifest's own folder when not given."""
     columns: Columns = Columns()

@@ -59,7 +59,8 @@ class RunConfig(Part):
     fusion: FusionConfig = FusionConfig()
     compute: ComputeConfig = ComputeConfig()
     output: str = "output"
-    """Root of everything written: a folder (relative to the YAML's) or any fsspec URL. Runs may share one."""
+    """Root of everything written: a folder (relative paths as those of `data.manifest`) or any fsspec URL. Runs may
+    share one."""
 
     @model_validator(mode="after")
     def _encoders_fit_modalities(self) -> RunConfig:
