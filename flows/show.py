@@ -4,6 +4,8 @@ from __future__ import annotations
 
 import os
 import socket
+from collections.abc import Iterator
+from contextlib import contextmanager
 
 from rich.markup import escape
 from rich.table import Table
@@ -20,6 +22,17 @@ console = line_console()
 LATEST_RUNS = 5
 
 
+@contextmanager
+def working() -> Iterator[None]:
+    """Show that the manifest and the receipts are being read; nothing where stderr is not a terminal."""
+    terminal = Terminal()
+    terminal.wait("reading the manifest and what is there already")
+    try:
+        yield
+    finally:
+        terminal.wait_no_more()
+
+
 def show_plan(plan: Plan) -> None:
     """A table of what would be computed and reused, by stage and reason, and the price."""
     table = Table(box=None, pad_edge=False, header_style="bold")
@@ -34,7 +47,8 @@ def show_plan(plan: Plan) -> None:
 def show_status(config: RunConfig) -> None:
     """How much of the work is done, and the latest runs of this name."""
     store = Store(config.output)
-    plan = make_plan(config, store)
+    with working():
+        plan = make_plan(config, store)
     done = sum(step.action == "reuse" for step in plan.steps)
     console.print(
         f"[bold]{escape(config.name)}[/] · {escape(config.output)} · {done:,} of {len(plan.steps):,} outputs are there"
