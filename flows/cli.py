@@ -60,13 +60,14 @@ def plan(
     """Say what a run would compute, what it would reuse and why; compute nothing."""
     import json
 
-    from flows.show import show_plan
+    from flows.show import show_plan, working
     from mmcore.config import load
     from mmcore.planning import make_plan
     from mmcore.storage import Store
 
     config = load(file, overrides or ())
-    made = make_plan(config, Store(config.output))
+    with working():
+        made = make_plan(config, Store(config.output))
     if as_json:
         typer.echo(json.dumps(made.as_json(), indent=1))
     else:
@@ -76,11 +77,14 @@ def plan(
 @app.command()
 def check(file: ConfigFile, overrides: Overrides = None) -> None:
     """Check the configuration and the inputs it names; every problem is reported at once."""
+    from flows.show import working
     from mmcore.config import load
     from mmcore.planning import check_inputs
 
     config = load(file, overrides or ())
-    typer.echo(check_inputs(config))
+    with working():
+        found = check_inputs(config)
+    typer.echo(found)
 
 
 @app.command()

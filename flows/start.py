@@ -52,6 +52,7 @@ def show_run(flow: Callable[..., Any], config: Any, *, quiet: bool) -> None:
         terminal.line(
             f"[bold]{escape(config.name)}[/] · {' · '.join(config.data.modalities)} · {escape(config.output)}"
         )
+        terminal.wait("starting")
         with _interruptible():
             run_id = flow(config)
     show_result(Store(config.output), run_id, terminal)

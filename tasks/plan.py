@@ -14,6 +14,7 @@ from tasks.context import Run
 @task(task_run_name="plan {run.config.name}", cache_policy=NO_CACHE, persist_result=False)
 def plan_run(run: Run) -> None:
     """Publish `plan.json`: every output, whether it is computed or reused, and the reason."""
+    run.terminal.wait("reading the manifest and what is there already")
     plan = make_plan(run.config, run.store)
     run.shards = plan.shards
     run.store.publish_json(f"{run.folder}/plan.json", plan.as_json())

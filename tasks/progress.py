@@ -32,7 +32,10 @@ class StageProgress(TerminalProgress):
         self._updated = 0.0
 
     def __enter__(self) -> Self:
-        logging.getLogger("mmcore").addHandler(self._lines)
+        ours = logging.getLogger("mmcore")
+        ours.addHandler(self._lines)
+        if ours.level == logging.NOTSET:
+            ours.setLevel(logging.INFO)
         return super().__enter__()
 
     def __exit__(

@@ -21,6 +21,7 @@ from rich.progress import (
     TextColumn,
     TimeRemainingColumn,
 )
+from rich.status import Status
 
 
 def line_console() -> Console:
@@ -50,14 +51,30 @@ class Terminal:
         )
         self._lock = threading.Lock()
         self._open: set[TaskID] = set()
+        self._wait: Status | None = None
+
+    def wait(self, text: str) -> None:
+        """Show that something is going on until there is more to say; nothing where stderr is not a terminal."""
+        self.wait_no_more()
+        if not self.quiet and sys.stderr.isatty():
+            self._wait = Console(stderr=True).status(text)
+            self._wait.start()
+
+    def wait_no_more(self) -> None:
+        """End `wait`."""
+        if self._wait is not None:
+            self._wait.stop()
+            self._wait = None
 
     def line(self, text: str) -> None:
         """Print a line that stays."""
+        self.wait_no_more()
         if not self.quiet:
             self.console.print(text)
 
     def begin(self, stage: str, name: str, total: float, done: float) -> TaskID:
         """Show a bar; the first one starts the display."""
+        self.wait_no_more()
         with self._lock:
             bar = self._bars.add_task(name, total=total, completed=round(done), stage=stage, note="")
             self._open.add(bar)

@@ -56,6 +56,8 @@ _SCHEDULING = {
 _LOCAL = {
     # A codec that holds the interpreter for minutes is not dead; a dead local process is noticed at once.
     "distributed.scheduler.worker-ttl": None,
+    # Nobody looks at the workers' sampling profiler, which interrupts the job 100 times a second.
+    "distributed.worker.profile.enabled": False,
     # Dask has workers give memory back to the system at every turn, which training takes again for each batch: half
     # of its time went into page faults. Keep up to half a GiB, and buffers of up to 32 MiB, instead.
     "distributed.nanny.pre-spawn-environ.MALLOC_TRIM_THRESHOLD_": 512 << 20,

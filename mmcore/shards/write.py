@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import logging
 import time
 from collections.abc import Iterator
 from dataclasses import dataclass
@@ -19,6 +20,9 @@ from mmcore.shards.time_limit import TimeLimit
 from mmcore.storage import sha256
 
 INLINE = "(text in the manifest)"
+
+
+_logger = logging.getLogger(__name__)
 
 
 @dataclass(frozen=True)
@@ -68,6 +72,11 @@ def make_shard(job: ShardJob) -> dict[str, Json] | Setback:
         "sources": job.recipe.sources,
     }
     job.store.publish_json(job.recipe.receipt, receipt)
+    if decoder.rejects:
+        counts = ", ".join(f"{code} {n}" for code, n in count_by(one.code for one in decoder.rejects).items())
+        _logger.info(
+            "shard %s (%s): set aside of %d samples: %s", job.recipe.digest[:8], body["split"], job.recipe.rows, counts
+        )
     return receipt
 
 

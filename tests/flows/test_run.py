@@ -121,6 +121,8 @@ class TestServer:
         logs = " ".join(line["message"] for line in lines)
         assert re.search(r"prepare digits: \d+/\d+ shards", logs)
         assert "to compute" in logs
+        # Written by the workers, in their own processes.
+        assert re.search(r"shard [0-9a-f]{8} \(train\): set aside of \d+ samples: .*truncated", logs)
 
 
 class TestAgain:
