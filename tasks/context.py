@@ -46,6 +46,8 @@ class Run:
         self.shards: ShardPlan | None = None
         """What the plan task found; the prepare task starts from it."""
         self._lock = threading.Lock()
+        self._at_work: dict[str, int] = {}
+        self._began: dict[str, float] = {}
         self.record: dict[str, Json] = {
             "run_id": run_id,
             "name": config.name,
@@ -84,15 +86,28 @@ class Run:
     @contextmanager
     def stage(self, stage: str, name: str) -> Iterator[StageProgress]:
         """Progress of one piece of a stage; its seconds and counts go to the record."""
-        with StageProgress(stage, name, self.terminal) as progress:
+        with self._timed(stage), StageProgress(stage, name, self.terminal) as progress:
             yield progress
             with self._lock:
-                seconds, counts = self.record["seconds"], self.record["counts"]
-                seconds[stage] = round(max(seconds.get(stage, 0.0), 0.0) + progress.seconds, 3)
+                counts = self.record["counts"]
                 count = counts.setdefault(stage, {"computed": 0, "reused": 0, "samples": 0})
                 count["computed"] += round(progress.done)
                 count["reused"] += progress.reused
                 count["samples"] += progress.samples
+
+    @contextmanager
+    def _timed(self, stage: str) -> Iterator[None]:
+        """The record's seconds of a stage: as long as any piece of it is at work, for pieces run side by side."""
+        with self._lock:
+            if not self._at_work.get(stage):
+                self._began[stage] = time.monotonic() - self.record["seconds"].get(stage, 0.0)
+            self._at_work[stage] = self._at_work.get(stage, 0) + 1
+        try:
+            yield
+        finally:
+            with self._lock:
+                self._at_work[stage] -= 1
+                self.record["seconds"][stage] = round(time.monotonic() - self._began[stage], 3)
 
 
 @contextmanager
