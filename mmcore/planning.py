@@ -153,13 +153,18 @@ def _seconds(steps: Iterable[Step], config: RunConfig, store: Store) -> tuple[fl
     for record in reversed(runs_of(store, config.name)):
         for stage, count in record["counts"].items():
             units = count["samples"] if stage in ("prepare", "extract") else count["computed"]
-            if units and stage in rates:
+            if units and record["seconds"].get(stage):
                 rates[stage], measured = record["seconds"][stage] / units, True
     total = 0.0
     for step in steps:
-        if step.action == "compute":
+        # A rate per vector holds the training of the encoder before it.
+        if step.action == "compute" and not _is_encoder(step):
             total += rates[step.stage] * (step.samples if step.stage in ("prepare", "extract") else 1)
     return total, measured
+
+
+def _is_encoder(step: Step) -> bool:
+    return step.stage == "extract" and step.name.endswith(" encoder")
 
 
 def _disk(steps: Iterable[Step], config: RunConfig, classes: int, store: Store) -> int:
@@ -173,7 +178,7 @@ def _disk(steps: Iterable[Step], config: RunConfig, classes: int, store: Store) 
             continue
         if step.stage == "prepare":
             total += step.samples * member
-        elif step.stage == "extract":
+        elif step.stage == "extract" and not _is_encoder(step):
             total += step.samples * 4 * max(dims.values()) + 10_000
         else:
             total += 200_000
