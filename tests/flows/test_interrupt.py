@@ -69,11 +69,15 @@ def test_an_interrupted_run_ends_soon_and_goes_on(own_sample: Path, server: Serv
         assert errors.strip() == "Interrupted. What is finished is kept: the same command goes on."
         assert record["state"] == "interrupted"
         assert record["finished"]
+    asked = time.monotonic()
     again = mmcore(*command[1:], env=server.env)
+    took_s = time.monotonic() - asked
     assert (again.returncode, again.stderr) == (0, ""), again.stdout + again.stderr
     (last,) = (record for record in records(output) if record["run_id"] not in known)
     assert last["state"] == "finished"
     assert last["counts"]["prepare"]["computed"] == 0
+    # Modalities are extracted side by side, and their time counts once.
+    assert 0 < sum(last["seconds"].values()) < took_s
     assert not list(output.glob("*/*/checkpoint.safetensors"))
 
 
