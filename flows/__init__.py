@@ -7,6 +7,7 @@ import os
 
 for _name, _value in {
     "PREFECT_SERVER_ANALYTICS_ENABLED": "false",
+    "DO_NOT_TRACK": "1",
     # Its start-up and SQLite chatter is nothing that a user could act on.
     "PREFECT_SERVER_LOGGING_LEVEL": "CRITICAL",
     # It applies its migrations first, which takes longer than the default 20 s on a slow machine.

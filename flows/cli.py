@@ -13,7 +13,7 @@ from mmcore import __version__
 
 EXIT_CODES = """
 Exit codes: 0 done; 1 the run failed; 2 the configuration or its input cannot be used;
-3 too many samples were set aside; 130 interrupted (the same command goes on).
+3 too many samples were set aside; 130 or 143 interrupted (the same command goes on).
 """
 
 app = typer.Typer(
@@ -169,9 +169,7 @@ def sample_digits(
 
     with TerminalProgress("sample", "digits", Terminal()) as progress:
         manifest = make_digits(folder, samples=samples, seed=seed, progress=progress)
-    typer.echo(
-        f"{manifest.parent}: {samples:,} samples (seed {seed}). Next: mmcore run {manifest.parent}/pipeline.yaml"
-    )
+    typer.echo(f"Next: mmcore run {manifest.parent / 'pipeline.yaml'}")
 
 
 def main() -> None:

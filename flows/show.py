@@ -12,6 +12,7 @@ from rich.table import Table
 
 from mmcore.config import RunConfig
 from mmcore.errors import ConfigError, Problem
+from mmcore.evaluation.leaderboard import METRIC_WORDS
 from mmcore.planning import Plan, make_plan, runs_of
 from mmcore.records import Json
 from mmcore.storage import Store
@@ -76,7 +77,10 @@ def show_status(config: RunConfig) -> None:
 def show_result(store: Store, run_id: str, terminal: Terminal) -> None:
     """The leaderboard and where the report is."""
     record = store.read_json(f"runs/{run_id}/run.json")
-    if record["leaderboard"]:
+    if record.get("seeds"):
+        if not terminal.quiet:
+            terminal.console.print(_across_seeds(record["seeds"]))
+    elif record["leaderboard"]:
         if not terminal.quiet:
             terminal.console.print(_leaderboard(record))
         for sentence in record["leaderboard"]["verdict"]:
@@ -85,8 +89,12 @@ def show_result(store: Store, run_id: str, terminal: Terminal) -> None:
     if not computed:
         terminal.line("Nothing to compute: every output was there already.")
     report = f"runs/{run_id}/report/index.html"
-    where = store.url(report) if store.exists(report) else store.url(f"runs/{run_id}")
-    terminal.line(f"[bold]report[/]     {escape(where)}" + (f"   UI {record['ui_url']}" if record["ui_url"] else ""))
+    there = store.exists(report)
+    where = store.url(report) if there else store.url(f"runs/{run_id}")
+    terminal.line(
+        f"[bold]{'report' if there else 'record'}[/]     {escape(where)}"
+        + (f"   UI {record['ui_url']}" if record["ui_url"] else "")
+    )
 
 
 def latest_record(store: Store, name: str, run_id: str | None) -> dict[str, Json]:
@@ -120,20 +128,40 @@ def _state(record: dict[str, Json]) -> str:
 
 
 def _leaderboard(record: dict[str, Json]) -> Table:
-    modalities = list(record["config"]["data"]["modalities"])
+    modalities = [encoder["modality"] for encoder in record["encoders"]]
+    metric = METRIC_WORDS[record["leaderboard"]["metric"]]
     table = Table(box=None, pad_edge=False, header_style="bold")
     table.add_column("", no_wrap=True)
-    for column in ("accuracy", "95% interval", "macro F1", "log loss", *(f"without {name}" for name in modalities)):
+    without_one = [f"without {name}" for name in modalities] if len(modalities) > 1 else []
+    for column in (f"val {metric}", "accuracy", "95% interval", "macro F1", "log loss", *without_one):
         table.add_column(column, justify="right", no_wrap=column == "95% interval")
     for row in record["leaderboard"]["rows"]:
         without = row["without"]
         name = escape(row["model"])
         table.add_row(
             f"[bold green]{name} *[/]" if row["chosen"] else f"[dim]{name}[/]" if row["baseline"] else name,
+            f"{row['val']:.3f}",
             f"{row['accuracy']:.3f}",
             f"{row['low']:.3f} – {row['high']:.3f}",
             f"{row['macro_f1']:.3f}",
             f"{row['log_loss']:.3f}",
-            *(f"{without[m]:.3f}" if without.get(m) is not None else "" for m in modalities),
+            *(f"{without[m]:.3f}" if without.get(m) is not None else "" for m in modalities if without_one),
         )
+    table.caption = f"* chosen among the fusion methods by {metric} on the validation split; the rest is the test split"
+    table.caption_justify = "left"
+    return table
+
+
+def _across_seeds(rows: list[dict[str, Json]]) -> Table:
+    """Mean ± standard deviation over the seeds of a comparison, on the test split."""
+    table = Table(box=None, pad_edge=False, header_style="bold")
+    table.add_column("", no_wrap=True)
+    for column in ("accuracy", "macro F1", "log loss", "chosen"):
+        table.add_column(column, justify="right", no_wrap=True)
+    for row in rows:
+        spread = [f"{row[name]['mean']:.3f} ± {row[name]['sd']:.3f}" for name in ("accuracy", "macro_f1", "log_loss")]
+        chosen = "" if row["baseline"] else f"{row['chosen']} of {row['seeds']}"
+        table.add_row(escape(row["model"]), *spread, chosen)
+    table.caption = f"test split, mean ± standard deviation over {rows[0]['seeds']} seeds; chosen: by validation"
+    table.caption_justify = "left"
     return table

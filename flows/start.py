@@ -7,17 +7,21 @@ import signal
 import sys
 import threading
 from collections.abc import Callable, Iterator
-from contextlib import contextmanager
+from contextlib import contextmanager, suppress
 from pathlib import Path
 from types import FrameType
 from typing import Annotated, Any
 
+import psutil
 import typer
 from rich.markup import escape
 
 from mmcore.errors import InputError, MmcoreError, TooManyRejectsError
 
-EXIT_FAILED, EXIT_INPUT, EXIT_REJECTS, EXIT_INTERRUPTED = 1, 2, 3, 130
+EXIT_FAILED, EXIT_INPUT, EXIT_REJECTS = 1, 2, 3
+
+OWNER = "MMCORE_RUN_PID"
+"""Tells whose children a run's child processes are, also once the run is gone."""
 
 LAST_WORDS_S = 4.0
 """How long an interrupted run may take to end its workers and to tell the server."""
@@ -52,10 +56,24 @@ def show_run(flow: Callable[..., Any], config: Any, *, quiet: bool) -> None:
         terminal.line(
             f"[bold]{escape(config.name)}[/] · {' · '.join(config.data.modalities)} · {escape(config.output)}"
         )
+        _end_orphaned_servers()
         terminal.wait("starting")
-        with _interruptible():
+        with _interruptible() as interruptible:
+            # Once the flow runs, Prefect has put a SIGTERM handler of its own over ours.
+            terminal.on_start = interruptible
             run_id = flow(config)
     show_result(Store(config.output), run_id, terminal)
+
+
+def _end_orphaned_servers() -> None:
+    """End temporary Prefect servers of runs that were killed: nobody else does, and each holds 200 MB."""
+    for process in psutil.process_iter():
+        # Another user's, or one that ends just now.
+        with suppress(psutil.Error):
+            owner = process.environ().get(OWNER)
+            if owner and not psutil.pid_exists(int(owner)) and process.uids().real == os.getuid():
+                process.terminate()
+    os.environ[OWNER] = str(os.getpid())
 
 
 def quiet_prefect() -> None:
@@ -87,32 +105,41 @@ def with_exit_codes(typer_app: typer.Typer) -> None:
 
 
 @contextmanager
-def _interruptible() -> Iterator[None]:
-    """Ctrl-C ends the block, and the command, within seconds and with one line; a second one at once.
+def _interruptible() -> Iterator[Callable[[], None]]:
+    """Ctrl-C or SIGTERM ends the block, and the command, within seconds and with one line; a second one at once.
 
-    In a terminal Ctrl-C reaches Prefect's temporary server as well, and Prefect would go on for minutes trying to tell
-    it the run's state and its last log lines. Local workers end with this process, however it ends.
+    What it yields listens again, where something else has taken the signals. In a terminal Ctrl-C reaches Prefect's
+    temporary server as well, and Prefect would go on for minutes trying to tell it the run's state and its last log
+    lines. Local workers end with this process, however it ends.
     """
     asked: list[int] = []
 
     def stop(number: int, _frame: FrameType | None) -> None:
         asked.append(number)
         if len(asked) > 1:
-            os._exit(EXIT_INTERRUPTED)
+            os._exit(128 + asked[0])
         print("\nInterrupted. What is finished is kept: the same command goes on.", file=sys.stderr, flush=True)
-        end = threading.Timer(LAST_WORDS_S, os._exit, [EXIT_INTERRUPTED])
+        # What else is said is of a server and of workers that the signal reached as well.
+        os.dup2(os.open(os.devnull, os.O_WRONLY), sys.stderr.fileno())
+        end = threading.Timer(LAST_WORDS_S, os._exit, [128 + number])
         end.daemon = True
         end.start()
         raise KeyboardInterrupt
 
-    before = signal.signal(signal.SIGINT, stop)
+    def listen() -> None:
+        for number in before:
+            signal.signal(number, stop)
+
+    before = {number: signal.getsignal(number) for number in (signal.SIGINT, signal.SIGTERM)}
+    listen()
     try:
-        yield
+        yield listen
     except BaseException:
         # Whatever a lost server made of it.
         if asked:
-            sys.exit(EXIT_INTERRUPTED)
+            sys.exit(128 + asked[0])
         raise
     finally:
         if not asked:
-            signal.signal(signal.SIGINT, before)
+            for number, handler in before.items():
+                signal.signal(number, handler)

@@ -8,7 +8,7 @@ from collections.abc import Iterable
 from dataclasses import dataclass
 
 from mmcore.config import RunConfig
-from mmcore.errors import DamagedError
+from mmcore.errors import DamagedError, InputError, Problem
 from mmcore.evaluation.evaluate import foresee_evaluations
 from mmcore.features.extract import foresee_encoders
 from mmcore.fusion.fit import foresee_models
@@ -17,6 +17,7 @@ from mmcore.records import Json, Reject, Step, count_by
 from mmcore.shards.plan import ShardPlan
 from mmcore.shards.prepare import foresee_shards
 from mmcore.storage import Store
+from mmcore.training.device import device_of
 
 STAGES = ("prepare", "extract", "train", "evaluate")
 
@@ -113,9 +114,21 @@ def make_plan(config: RunConfig, store: Store) -> Plan:
 
 
 def check_inputs(config: RunConfig) -> str:
-    """A sentence on what the manifest holds. Raises SourceError and DataError with all problems found."""
-    plan, _, _ = foresee_shards(config, Store(config.output))
-    plan_models(config)
+    """A sentence on what the manifest holds. Raises InputError with all problems found, there and elsewhere."""
+    problems: list[Problem] = []
+    found: list[ShardPlan] = []
+    for look in (
+        lambda: found.append(foresee_shards(config, Store(config.output))[0]),
+        lambda: plan_models(config),
+        lambda: device_of(config.compute),
+    ):
+        try:
+            look()
+        except InputError as error:
+            problems += error.problems
+    if problems:
+        raise InputError(problems)
+    (plan,) = found
     splits = count_by(recipe.split for recipe in plan.recipes for _ in range(recipe.rows))
     counts = ", ".join(f"{split} {splits.get(split, 0):,}" for split in ("train", "val", "test"))
     aside = ""

@@ -120,6 +120,8 @@ def open_run(config: RunConfig) -> Iterator[Run]:
     with open_pool(config.compute) as pool:
         run = Run(config, store, pool, current_terminal(), new_run_id(config.name))
         run.write()
+        if run.terminal.on_start is not None:
+            run.terminal.on_start()
         try:
             yield run
         except Exception as error:
@@ -132,8 +134,8 @@ def open_run(config: RunConfig) -> Iterator[Run]:
 
 
 def new_run_id(name: str) -> str:
-    """The run's name and the last six digits of its Prefect flow run's id, so that the two find each other."""
-    return f"{name}-{str(flow_run.id).replace('-', '')[-6:]}" if flow_run.id else f"{name}-{time.time_ns():x}"
+    """The run's name and the last twelve digits of its Prefect flow run's id, so that the two find each other."""
+    return f"{name}-{str(flow_run.id).replace('-', '')[-12:]}" if flow_run.id else f"{name}-{time.time_ns():x}"
 
 
 def ui_url() -> str | None:

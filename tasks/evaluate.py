@@ -33,7 +33,9 @@ def compare_seeds(run: Run, trained: list[list[ModelEntry]], scored: list[list[E
     """One table over all seeds, for the record and the UI."""
     boards = [leaderboard(run.config, models, found, run.store) for models, found in zip(trained, scored, strict=True)]
     rows = across_seeds(boards)
-    run.write(seeds=rows, leaderboard=boards[0])
+    first = run.config.fusion.seed
+    verdict = [f"Of seed {first} alone: {sentence}" for sentence in boards[0]["verdict"]]
+    run.write(seeds=rows, leaderboard={**boards[0], "verdict": verdict})
     create_table_artifact(
         key="leaderboard-across-seeds",
         table=[

@@ -22,9 +22,13 @@ def prepare_shards(run: Run) -> str:
         dataset = prepare(run.config, run.store, run.pool, progress, run.shards)
     run.write(dataset=dataset.digest)
     _show(run, dataset)
-    kept = sum(shard.samples for shard in dataset.shards)
+    facts = dataset.facts
+    kept, rejected = facts["kept_whole"] + facts["kept_partly"], facts["rejected"]
+    # A sample that lost one modality is kept; its line in the quarantine is not a rejected row.
+    lost = sum(bool(reject.modality) for reject in dataset.rejects)
     run.terminal.line(
-        f"[bold]prepare[/]    {progress.counted()}   {kept:,} kept · {len(dataset.rejects):,} rejects{progress.timed()}"
+        f"[bold]prepare[/]    {progress.counted()}   {kept:,} rows kept · {rejected:,} rejected · "
+        f"{lost:,} bad files set aside{progress.timed()}"
     )
     return dataset.digest
 

@@ -56,9 +56,8 @@ class StageProgress(TerminalProgress):
             parts.append(f"{self.rejected:,} rejected")
         if self.samples:
             parts.append(f"{self.samples / self.seconds:,.0f} samples/s")
-        left = self.total - self.reused - self.done
-        if self.done and left > 1e-6:  # shares of a unit add up to it but for rounding
-            parts.append(f"{left / self.done * self.seconds:,.0f} s left")
+        if left := self.left():
+            parts.append(left)
         if self.note:
             parts.append(self.note)
         return " · ".join(parts)

@@ -5,7 +5,7 @@ from __future__ import annotations
 import sys
 import threading
 import time
-from collections.abc import Iterator
+from collections.abc import Callable, Iterator
 from contextlib import contextmanager
 from contextvars import ContextVar
 from types import TracebackType
@@ -19,9 +19,10 @@ from rich.progress import (
     SpinnerColumn,
     TaskID,
     TextColumn,
-    TimeRemainingColumn,
+    TimeElapsedColumn,
 )
 from rich.status import Status
+from rich.table import Column
 
 
 def line_console() -> Console:
@@ -29,25 +30,35 @@ def line_console() -> Console:
     return Console(highlight=False, soft_wrap=True, width=None if sys.stdout.isatty() else 200)
 
 
-class Terminal:
-    """Bars on stderr while there is something to watch, and lines on stdout that stay.
+EVEN_STAGES = frozenset({"prepare", "evaluate"})
+"""Stages whose units cost about the same, so that the time left can be told; elsewhere the note tells the epoch."""
 
-    Where stderr is not a terminal there are no bars, so that a log file holds only the lines.
+
+class Terminal:
+    """Bars while there is something to watch, and lines that stay.
+
+    Both go to stdout where that is a terminal: only one console keeps bars and lines out of each other's way. Where
+    only stderr is one, the bars go there; where neither is, there are none, so that a log file holds only the lines.
     """
 
     def __init__(self, *, quiet: bool = False) -> None:
         self.quiet = quiet
+        self.on_start: Callable[[], None] | None = None
+        """Called once the run has begun."""
         self.console = line_console()
+        self._watched = self.console if sys.stdout.isatty() else Console(stderr=True)
+        self._live = not quiet and self._watched.is_terminal
         self._bars = Progress(
             SpinnerColumn(),
-            TextColumn("{task.fields[stage]:<9} {task.description}"),
-            BarColumn(bar_width=24),
-            MofNCompleteColumn(),
-            TextColumn("[dim]{task.fields[note]}"),
-            TimeRemainingColumn(),
-            console=Console(stderr=True),
+            TextColumn("{task.fields[stage]} {task.description}", table_column=Column(no_wrap=True, min_width=14)),
+            BarColumn(bar_width=16),
+            MofNCompleteColumn(table_column=Column(no_wrap=True)),
+            TimeElapsedColumn(),
+            TextColumn("[dim]{task.fields[note]}", table_column=Column(no_wrap=True, overflow="ellipsis", ratio=1)),
+            console=self._watched,
             transient=True,
-            disable=quiet or not sys.stderr.isatty(),
+            expand=True,
+            disable=not self._live,
         )
         self._lock = threading.Lock()
         self._open: set[TaskID] = set()
@@ -56,8 +67,8 @@ class Terminal:
     def wait(self, text: str) -> None:
         """Show that something is going on until there is more to say; nothing where stderr is not a terminal."""
         self.wait_no_more()
-        if not self.quiet and sys.stderr.isatty():
-            self._wait = Console(stderr=True).status(text)
+        if self._live:
+            self._wait = self._watched.status(text)
             self._wait.start()
 
     def wait_no_more(self) -> None:
@@ -137,10 +148,18 @@ class TerminalProgress:
             self.rejected += rejected
             self.note = note or self.note
         if self._bar is not None:
-            self.terminal.update(self._bar, completed=self.reused + self.done, note=self.note)
+            note = " · ".join(part for part in (self.left(), self.note) if part)
+            self.terminal.update(self._bar, completed=self.reused + self.done, note=note)
 
     def log(self, message: str) -> None:
         self.terminal.line(message)
+
+    def left(self) -> str:
+        """About how long the rest takes; nothing where the units are too unlike to tell."""
+        rest = self.total - self.reused - self.done
+        if self.stage not in EVEN_STAGES or self.done <= 0 or rest <= 0:
+            return ""
+        return f"{rest / self.done * self.seconds:,.0f} s left"
 
     def counted(self) -> str:
         """How many units there are and how many were reused, in columns."""

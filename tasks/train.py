@@ -17,5 +17,7 @@ def train_models(run: Run, dataset: str, encoders: list[EncoderEntry]) -> list[M
     with run.stage("train", run.config.name) as progress:
         models = fit_models(run.config, read_dataset(run.store, dataset), encoders, run.store, run.pool, progress)
     names = ", ".join(model.name for model in models if not model.baseline)
-    run.terminal.line(f"[bold]train[/]      {progress.counted()}   {names}{progress.timed()}")
+    run.terminal.line(
+        f"[bold]train[/]      {progress.counted()}   {names} (seed {run.config.fusion.seed}){progress.timed()}"
+    )
     return models
