@@ -4,7 +4,7 @@ from __future__ import annotations
 
 from typing import Annotated, Any, ClassVar, Literal
 
-from pydantic import BeforeValidator, Field
+from pydantic import BeforeValidator, Field, field_validator
 
 from mmcore.config.base import Part, Settings
 
@@ -18,6 +18,14 @@ class FusionMethod(Settings):
     """How each view is scaled first, fitted on its present training rows."""
     modalities: list[str] | None = Field(None, min_length=1)
     """Only these; all when not given."""
+
+    @field_validator("modalities")
+    @classmethod
+    def _each_once(cls, names: list[str] | None) -> list[str] | None:
+        listed = names or []
+        if twice := [name for name in listed if listed.count(name) > 1]:
+            raise ValueError(f"{twice[0]!r} is listed {listed.count(twice[0])} times; list each modality once")
+        return names
 
 
 class NeuralFusion(FusionMethod):

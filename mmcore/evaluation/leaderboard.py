@@ -2,12 +2,14 @@
 
 from __future__ import annotations
 
+import json
 from collections.abc import Mapping, Sequence
 from dataclasses import asdict
 from typing import TYPE_CHECKING, Any
 
 from mmcore.config import RunConfig
 from mmcore.errors import DamagedError
+from mmcore.evaluation.whole import read_whole
 from mmcore.fusion.fit import choose_best
 from mmcore.records import EvaluationEntry, Json, ModelEntry
 from mmcore.storage import Store
@@ -29,7 +31,7 @@ def leaderboard(
     `rows` hold what a table shows; `chosen` is the fusion model that validation chose (`fusion.metric`), `best_single`
     and `late` the baselines that it is held against; `comparisons` are differences of accuracy on the same test rows
     with paired bootstrap 95% intervals; `verdict` are sentences, the first of which says it all.
-    Raises DamagedError where scores that a run names are not there.
+    Raises DamagedError where scores that a run names are missing or damaged; the next run makes those again.
     """
     metric = config.fusion.metric
     scored = {entry.model: entry.digest for entry in evaluations}
@@ -38,7 +40,7 @@ def leaderboard(
     best = choose_best(models, metric).name if any(not model.baseline for model in models) else None
     chosen = next((row for row in rows if row["model"] == best), None)
     best_single = next((row for row in rows if len(row["modalities"]) == 1), None)
-    late = next((row for row in rows if row["method"] == "late" and len(row["modalities"]) > 1), None)
+    late = _plain_late(rows)
     for row in rows:
         row["chosen"] = row is chosen
     pairs = _pairs(rows, chosen, best_single, late)
@@ -53,6 +55,12 @@ def leaderboard(
         "comparisons": comparisons,
     }
     return {**board, "verdict": _verdict(board, chosen, best_single, late)}
+
+
+def _plain_late(rows: Sequence[Row]) -> Row | None:
+    """Late fusion to compare with: the baseline, or the configured one that made it needless."""
+    fused = [row for row in rows if row["method"] == "late" and len(row["modalities"]) > 1]
+    return min(fused, key=lambda row: (not row["baseline"], -len(row["modalities"])), default=None)
 
 
 def _row(model: ModelEntry, scores: Json, name: str, metric: str) -> Row:
@@ -87,18 +95,16 @@ def _pairs(rows: Sequence[Row], chosen: Row | None, single: Row | None, late: Ro
 
 
 def _scores(store: Store, name: str) -> Json:
-    try:
-        return store.read_json(f"evaluations/{name}/scores.json")
-    except FileNotFoundError as error:
-        raise DamagedError(f"evaluations/{name}/scores.json is not there; run again.") from error
+    return json.loads(read_whole(store, f"evaluations/{name}", "scores.json"))
 
 
 def _right(store: Store, name: str) -> tuple[list[str], Array]:
     """The keys of the test rows, and which of them the model has right."""
+    import pyarrow as pa
     import pyarrow.parquet as pq
 
-    with store.as_local(f"evaluations/{name}/predictions.parquet") as file:
-        table = pq.read_table(file, columns=["key", "correct"])
+    data = read_whole(store, f"evaluations/{name}", "predictions.parquet")
+    table = pq.read_table(pa.BufferReader(data), columns=["key", "correct"])
     return table.column("key").to_pylist(), table.column("correct").to_numpy()
 
 

@@ -104,7 +104,8 @@ def _without(model: FusionModel, views: Views, truth: Array) -> dict[str, Json]:
 
 def _by_pattern(views: Views, truth: Array, proba: Array) -> list[dict[str, Json]]:
     """Accuracy for every set of modalities that rows have, most frequent first."""
-    names = list(views)
+    # Not in the order of the configuration, which is no part of what names these scores.
+    names = sorted(views)
     present = np.stack([views[name].present for name in names], axis=1)
     patterns, which, counts = np.unique(present, axis=0, return_inverse=True, return_counts=True)
     found = []

@@ -7,6 +7,7 @@ from __future__ import annotations
 
 from collections.abc import Mapping, Sequence
 from dataclasses import dataclass, replace
+from functools import cache, partial
 from typing import Any
 
 from mmcore.config.fusion import NeuralFusion
@@ -25,7 +26,6 @@ from mmcore.parallel import Died, Pool, serial_pool, tell
 from mmcore.progress import Progress
 from mmcore.records import DataFile, Dataset, EncoderEntry, Json, ModelEntry, ShardEntry, Step, digest
 from mmcore.storage import Store, sha256
-from mmcore.training.device import device_of
 
 FOLDER = "models"
 
@@ -57,16 +57,16 @@ def foresee_models(
     shards = learned_shards(entries)
     samples = sum(shard.samples for shard in shards["train"])
     found: list[tuple[ModelEntry | None, Step]] = []
-    history: list[Json] | None = None
+    # Read only where something is to be explained.
+    history = cache(partial(_receipts, store))
     for plan in plan_models(config):
-        if unknown := unknown_because(plan, known, shards):
+        if unknown := unknown_because(plan, known, shards, history):
             found.append((None, Step("train", plan.name, "compute", unknown, None, samples)))
             continue
         recipe = model_recipe(plan, config, known, shards)
         receipt, reason = _finished(store, recipe, [known[name] for name in plan.modalities])
         if receipt is None and not reason:
-            history = _receipts(store) if history is None else history
-            reason = why_new(recipe, history)
+            reason = why_new(recipe, history())
         step = Step(
             "train", plan.name, "reuse" if receipt else "compute", reason or "finished", digest(recipe), samples
         )
@@ -95,13 +95,18 @@ def fit_models(  # noqa: PLR0917 - as the other stages
     receipts = {
         digest(recipe): _finished(store, recipe, encoders_)[0] for recipe, encoders_ in zip(recipes, used, strict=True)
     }
+    for plan, recipe in zip(plans, recipes, strict=True):
+        if isinstance(plan.settings, NeuralFusion) and receipts[digest(recipe)] is not None:
+            # A run killed after the receipt leaves the checkpoint behind.
+            store.remove(checkpoint_of(digest(recipe)))
     jobs = {
         digest(recipe): FitJob(store, plan.name, plan.settings, recipe, learned, encoders_)
         for plan, recipe, encoders_ in zip(plans, recipes, used, strict=True)
         if receipts[digest(recipe)] is None
     }
     progress.start(len(receipts), reused=len(receipts) - len(jobs), unit="models")
-    on_gpu = device_of(config.compute) != "cpu"
+    # Other processes would each take memory of the one GPU.
+    on_gpu = any(job.recipe["device"] != "cpu" for job in jobs.values())
     workers = serial_pool(config.compute) if on_gpu else pool
     shares = dict.fromkeys(jobs, 0.0)
 
@@ -132,8 +137,16 @@ def read_receipt(store: Store, model: str) -> Json:
     return store.read_json(f"{FOLDER}/{model}/receipt.json")
 
 
+def checkpoint_of(model: str) -> str:
+    """Where the training of the model with this digest keeps its state."""
+    return f"{FOLDER}/{model}/checkpoint.safetensors"
+
+
 def fit_model(job: FitJob) -> Json:
-    """Train one model, publish it, and return its receipt. Runs in a worker."""
+    """Train one model, publish it, and return its receipt. Runs in a worker.
+
+    Raises StageError where another run trained one of its encoders anew meanwhile.
+    """
     from threadpoolctl import threadpool_limits
 
     from mmcore.fusion.base import FitRun
@@ -146,11 +159,12 @@ def fit_model(job: FitJob) -> Json:
         from mmcore.training.checkpoint import StoreCheckpoints
         from mmcore.training.device import made_on
 
-        checkpoints = StoreCheckpoints(store, f"{job.folder}/checkpoint.safetensors")
+        checkpoints = StoreCheckpoints(store, checkpoint_of(digest(recipe)))
 
     def on_epoch(epoch: int, epochs: int, _: Mapping[str, float]) -> None:
         tell({"epoch": epoch, "epochs": epochs})
 
+    states = {entry.modality: _encoder_state(store, entry) for entry in job.encoders}
     # The order of sums, and with it the last bits, depends on the threads of the linear algebra.
     with threadpool_limits(recipe["threads"]):
         train, held = (load_views(store, job.dataset, job.encoders, split) for split in LEARNED_FROM)
@@ -159,13 +173,23 @@ def fit_model(job: FitJob) -> Json:
         run = FitRun(checkpoints, on_epoch, recipe["threads"], recipe["device"])
         model.fit(train.views, train.labels, validation=held, run=run)
         scores = validation_scores(model, held)
+    if changed := [entry.modality for entry in job.encoders if _encoder_state(store, entry) != states[entry.modality]]:
+        if checkpoints is not None:
+            # It learned from vectors that are no longer there.
+            checkpoints.clear()
+        raise StageError(
+            f"{_title(job)}: another run trained the encoder of {changed[0]} anew while this one learned from its "
+            "vectors. Run the same command again."
+        )
+    # A receipt never names files that are being replaced.
+    store.remove(f"{job.folder}/receipt.json")
     with store.scratch() as folder:
         model.save(folder)
         files = [store.publish_file(file, f"{job.folder}/{file.name}") for file in sorted(folder.iterdir())]
     receipt = {
         "recipe": recipe,
         "files": [file.as_json() for file in files],
-        "encoders": {entry.modality: _encoder_state(store, entry) for entry in job.encoders},
+        "encoders": states,
         "handles_missing": model.handles_missing,
         "samples": {"train": len(train), "val": len(held)},
         "val_scores": scores,

@@ -2,7 +2,7 @@
 
 from __future__ import annotations
 
-from collections.abc import Mapping, Sequence
+from collections.abc import Callable, Mapping, Sequence
 from dataclasses import dataclass
 from typing import Any
 
@@ -36,7 +36,7 @@ class ModelPlan:
 def plan_models(config: RunConfig) -> list[ModelPlan]:
     """The configured methods under unique names, then the baselines: late fusion and each single modality.
 
-    Late fusion is no baseline where it is one of the methods. Raises ConfigError for a method that does not fit.
+    Late fusion is no baseline where the same is one of the methods. Raises ConfigError for a method that does not fit.
     """
     there = tuple(config.data.modalities)
     problems, plans, counts = [], [], dict[str, int]()
@@ -57,10 +57,17 @@ def plan_models(config: RunConfig) -> list[ModelPlan]:
         plans.append(ModelPlan(name, settings, used, baseline=False))
     if problems:
         raise ConfigError(problems)
-    if len(there) > 1 and "late" not in counts:
-        plans.append(ModelPlan("late", LateSettings(), there, baseline=True))
+    if len(there) > 1 and not any(_is_plain_late(plan, there) for plan in plans):
+        name = f"late-{counts['late'] + 1}" if "late" in counts else "late"
+        plans.append(ModelPlan(name, LateSettings(), there, baseline=True))
     plans += [ModelPlan(f"only-{name}", LateSettings(modalities=[name]), (name,), baseline=True) for name in there]
     return plans
+
+
+def _is_plain_late(plan: ModelPlan, there: Sequence[str]) -> bool:
+    """Whether it is late fusion of all modalities with nothing set otherwise."""
+    plain = LateSettings(modalities=plan.settings.modalities)
+    return bool(plan.settings == plain) and set(plan.modalities) == set(there)
 
 
 def learned_shards(entries: Sequence[ShardEntry]) -> dict[str, list[ShardEntry]]:
@@ -92,28 +99,34 @@ def model_recipe(
     }
 
 
-def unknown_because(plan: ModelPlan, encoders: Mapping[str, EncoderEntry], shards: Shards) -> str:
-    """Why a model's digest cannot be known yet; empty where it can."""
+def unknown_because(
+    plan: ModelPlan, encoders: Mapping[str, EncoderEntry], shards: Shards, history: Callable[[], Sequence[Json]]
+) -> str:
+    """Why a model's digest cannot be known yet; empty where it can. `history` gives the receipts of all models."""
     every = [shard for split in LEARNED_FROM for shard in shards[split]]
-    if any(shard.labels is None for shard in every):
-        return "its training data change"
+    relabelled = any(shard.labels is None for shard in every)
     new = [
         name
         for name in plan.modalities
         if name not in encoders or any(shard.views.get(name) is None for shard in every)
     ]
-    return f"the features of {', '.join(new)} change" if new else ""
+    if not relabelled and not new:
+        return ""
+    if not _alike(plan.method, plan.modalities, history()):
+        return "its features are made first"
+    return "its training data change" if relabelled else f"the features of {', '.join(new)} change"
 
 
 def why_new(recipe: Json, history: Sequence[Json]) -> str:
     """Why a model must be trained, told by what differs from the most similar one there is."""
-    alike = [
-        "; ".join(_differences(recipe, receipt["recipe"]))
-        for receipt in history
-        if receipt["recipe"]["settings"]["method"] == recipe["settings"]["method"]
-        and receipt["recipe"]["order"] == recipe["order"]
-    ]
-    return min(alike, key=len, default="not trained yet")
+    alike = _alike(recipe["settings"]["method"], recipe["order"], history)
+    return min(("; ".join(_differences(recipe, old)) for old in alike), key=len, default="not trained yet")
+
+
+def _alike(method: str, modalities: Sequence[str], history: Sequence[Json]) -> list[Json]:
+    """The recipes of the models there are that do the same with the same modalities."""
+    recipes = [receipt["recipe"] for receipt in history]
+    return [old for old in recipes if old["settings"]["method"] == method and old["order"] == list(modalities)]
 
 
 def _differences(new: Json, old: Json) -> list[str]:

@@ -51,6 +51,10 @@ class Bench:
     encoders: tuple[EncoderEntry, ...]
     models: list[ModelEntry]
 
+    def train(self) -> list[ModelEntry]:
+        pool = serial_pool(self.config.compute)
+        return fit_models(self.config, self.dataset, self.encoders, self.store, pool, Silent())
+
     def evaluate(self, progress: Silent | None = None, config: RunConfig | None = None) -> list[EvaluationEntry]:
         pool = serial_pool(self.config.compute)
         return evaluate_models(
@@ -187,15 +191,28 @@ def test_other_weights_other_scores(bench: Bench) -> None:
     assert [a == b for a, b in zip(entries, changed, strict=True)] == [False, True, True, True, True]
 
 
-def test_a_damaged_model_is_noticed(bench: Bench) -> None:
-    path = f"models/{bench.models[0].digest}/model.json"
+@pytest.mark.parametrize("file", ["model.json", "model.safetensors"])
+def test_a_damaged_model_is_made_again_by_the_next_run(bench: Bench, file: str) -> None:
+    before = bench.evaluate()
+    bench.store.remove("evaluations")
+    path = f"models/{bench.models[0].digest}/{file}"
     good = bench.store.read_bytes(path)
-    bench.store.publish_bytes(path, good.replace(b"concat", b"cancat"))
-    try:
-        with pytest.raises(DamagedError, match="model.json"):
-            open_model(bench.store, bench.models[0].digest)
-    finally:
-        bench.store.publish_bytes(path, good)
+    bench.store.publish_bytes(path, good[:-1] + bytes([good[-1] ^ 1]))
+    assert bench.train() == bench.models, "a size says nothing of the bytes"
+    with pytest.raises(DamagedError, match=f"{file} was damaged; it will be made again: run the same command again"):
+        bench.evaluate()
+    assert bench.train() == bench.models
+    assert bench.store.read_bytes(path) == good
+    assert bench.evaluate() == before
+
+
+def test_a_model_without_its_receipt_is_not_trusted(bench: Bench) -> None:
+    path = f"models/{bench.models[0].digest}/receipt.json"
+    bench.store.remove(path)
+    with pytest.raises(DamagedError, match="made again"):
+        open_model(bench.store, bench.models[0].digest)
+    bench.train()
+    open_model(bench.store, bench.models[0].digest)
 
 
 def test_retrieval_by_instance_follows_the_pairing(bench: Bench) -> None:

@@ -42,11 +42,12 @@ def _publish(store: Store, name: str, modalities: list[str], right: np.ndarray, 
         "without": {m: one for m in modalities if len(modalities) > 1},
         "alone": {m: {"all": one, "present": one} for m in modalities},
     }
-    store.publish_json(f"evaluations/{name}/scores.json", scores)
+    files = [store.publish_json(f"evaluations/{name}/scores.json", scores)]
     table = pa.table({"key": keys or [f"k{i}" for i in range(len(right))], "correct": right})
     with store.scratch() as folder:
         pq.write_table(table, folder / "p")
-        store.publish_file(folder / "p", f"evaluations/{name}/predictions.parquet")
+        files.append(store.publish_file(folder / "p", f"evaluations/{name}/predictions.parquet"))
+    store.publish_json(f"evaluations/{name}/receipt.json", {"files": [file.as_json() for file in files]})
 
 
 def _board(store: Store, right: dict[str, int], val: dict[str, float], metric: str = "log_loss") -> dict[str, Any]:
@@ -143,6 +144,36 @@ def test_late_fusion_among_the_methods(store: Store) -> None:
     board = leaderboard(_config(), models, [EvaluationEntry(m.name, m.name) for m in models], store)
     assert (board["chosen"], board["late"]) == ("late", "late")
     assert [(one["model"], one["against"]) for one in board["comparisons"]] == [("late", "only-text")]
+
+
+def test_the_baseline_is_what_fusion_is_held_against(store: Store) -> None:
+    models = [
+        ModelEntry("late", "late", "late", {"log_loss": 0.3}),
+        ModelEntry("late-2", "late", "late-2", {"log_loss": 0.5}, baseline=True),
+    ]
+    for model in models:
+        _publish(store, model.name, ["text", "more"], np.arange(N) < 150)
+    board = leaderboard(_config(), models, [EvaluationEntry(m.name, m.name) for m in models], store)
+    assert (board["chosen"], board["late"]) == ("late", "late-2")
+    assert [(one["model"], one["against"]) for one in board["comparisons"]] == [("late", "late-2")]
+
+
+@pytest.mark.parametrize("file", ["scores.json", "predictions.parquet"])
+def test_damaged_scores_are_made_again(store: Store, file: str) -> None:
+    models = [
+        ModelEntry("concat", "concat", "", {"log_loss": 0.3}),
+        ModelEntry("only-text", "late", "", {"log_loss": 1.0}),
+    ]
+    _publish(store, "concat", ["text", "more"], np.arange(N) < 150)
+    _publish(store, "only-text", ["text"], np.arange(N) < 100)
+    path = f"evaluations/concat/{file}"
+    data = bytearray(store.read_bytes(path))
+    data[len(data) // 2] ^= 1
+    store.publish_bytes(path, bytes(data))
+    with pytest.raises(DamagedError, match=f"concat/{file} was damaged; it will be made again"):
+        leaderboard(_config(), models, [EvaluationEntry(m.name, m.name) for m in models], store)
+    assert not store.exists("evaluations/concat/receipt.json")
+    assert store.exists("evaluations/only-text/receipt.json")
 
 
 def test_nothing_trained(store: Store) -> None:

@@ -3,6 +3,8 @@
 from __future__ import annotations
 
 import math
+import subprocess
+import sys
 
 import numpy as np
 import pytest
@@ -96,3 +98,9 @@ def test_calibration_counts_every_row() -> None:
     error, bins = calibration(truth, proba)
     assert sum(b.n for b in bins) == 500
     assert 0 <= error <= 1
+
+
+def test_metrics_take_nothing_but_numpy() -> None:
+    heavy = "('torch', 'sklearn', 'scipy', 'pyarrow')"
+    code = f"import sys, mmcore.evaluation.metrics; sys.exit(any(m in sys.modules for m in {heavy}))"
+    subprocess.run([sys.executable, "-c", code], check=True)

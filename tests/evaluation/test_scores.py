@@ -70,6 +70,11 @@ def test_patterns_part_the_rows(late: LateFusion, test: LabelledViews) -> None:
     assert one["accuracy"] == pytest.approx(late.score(test.views[both], test.labels[both]))
 
 
+def test_patterns_do_not_follow_the_order_of_the_configuration(late: LateFusion, test: LabelledViews) -> None:
+    turned = LabelledViews(Views({name: test.views[name] for name in ("text", "image")}), test.labels, test.keys)
+    assert score_model(late, turned, instances=True)[0] == score_model(late, test, instances=True)[0]
+
+
 def test_retrieval_only_with_a_shared_space(late: LateFusion, train: LabelledViews, test: LabelledViews) -> None:
     by_class, _ = score_model(late, test, instances=False)
     assert [(pair["query"], pair["item"]) for pair in by_class["retrieval"]["pairs"]] == [

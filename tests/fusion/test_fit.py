@@ -13,12 +13,14 @@ import pytest
 
 from mmcore.config import ConcatSettings, RunConfig
 from mmcore.errors import ConfigError, DamagedError, StageError
+from mmcore.evaluation.scores import summary
 from mmcore.features.store import write_view
-from mmcore.fusion import fit
+from mmcore.fusion import data, fit, planned
 from mmcore.fusion.base import FusionModel
-from mmcore.fusion.data import load_views
+from mmcore.fusion.data import LabelledViews, Views, load_views
 from mmcore.fusion.fit import choose_best, fit_models, foresee_models, read_receipt
 from mmcore.fusion.planned import plan_models
+from mmcore.fusion.scores import validation_scores
 from mmcore.parallel import serial_pool
 from mmcore.progress import Silent
 from mmcore.records import Dataset, EncoderEntry, ModelEntry, Step
@@ -119,6 +121,22 @@ def test_methods_get_unique_names_and_baselines_follow(bench: Bench) -> None:
     assert [plan.name for plan in listed if plan.baseline] == ["only-image", "only-audio"]
 
 
+def test_late_fusion_with_other_settings_does_not_replace_the_baseline(bench: Bench) -> None:
+    def late(*methods: Any) -> list[tuple[str, bool]]:
+        plans = plan_models(bench.config(list(methods)))
+        return [(plan.name, plan.baseline) for plan in plans if plan.name.startswith("late")]
+
+    assert late("late") == [("late", False)]
+    assert late({"method": "late", "modalities": ["audio", "image"]}) == [("late", False)]
+    assert late({"method": "late", "C": 1.0}) == [("late", False), ("late-2", True)]
+    assert late({"method": "late", "modalities": ["image"]}) == [("late", False), ("late-2", True)]
+
+
+def test_a_modality_listed_twice_is_a_fault_of_the_config(bench: Bench) -> None:
+    with pytest.raises(ValueError, match="'image' is listed 2 times; list each modality once"):
+        bench.config([{"method": "concat", "modalities": ["image", "audio", "image"]}])
+
+
 def test_a_method_that_does_not_fit_is_a_fault_of_the_config(bench: Bench) -> None:
     methods = [{"method": "cca", "modalities": ["image"]}, {"method": "concat", "modalities": ["image", "video"]}]
     with pytest.raises(ConfigError) as caught:
@@ -211,7 +229,12 @@ def test_a_changed_label_or_encoder_or_file_is_noticed(bench: Bench) -> None:
 
 def test_what_is_not_known_yet_has_no_name(bench: Bench) -> None:
     config = bench.config()
-    found = foresee_models(config, bench.dataset.shards, [(bench.encoders[0], []), (None, [])], bench.store)
+    some = [(bench.encoders[0], []), (None, [])]
+    fresh = {step.name: step.reason for _, step in foresee_models(config, bench.dataset.shards, some, bench.store)}
+    assert fresh["concat"] == "its features are made first"
+    assert fresh["only-image"] == "not trained yet"
+    bench.fit(config)
+    found = foresee_models(config, bench.dataset.shards, some, bench.store)
     names = {step.name: (entry, step) for entry, step in found}
     assert names["concat"][0] is None
     assert names["concat"][1].digest is None
@@ -238,10 +261,76 @@ def test_a_killed_training_goes_on_to_the_same_bytes(bench: Bench, monkeypatch: 
     monkeypatch.setattr(fit, "tell", dies)
     with pytest.raises(KeyboardInterrupt):
         bench.fit(config)
-    assert any(name.endswith("checkpoint.safetensors") for name in _bytes(bench.store))
+    (left,) = (name for name in _bytes(bench.store) if name.endswith("checkpoint.safetensors"))
+    checkpoint = _bytes(bench.store)[left]
     bench.fit(config)
     assert seen[3] > 1
     assert _bytes(bench.store) == whole
+    bench.store.publish_bytes(f"models/{left}", checkpoint)
+    bench.fit(config)
+    assert _bytes(bench.store) == whole, "left by a run that was killed after the receipt"
+
+
+@pytest.mark.parametrize("method", ["concat", WEIGHTED], ids=["concat", "weighted"])
+def test_a_model_rests_on_the_encoders_that_it_read(bench: Bench, monkeypatch: pytest.MonkeyPatch, method: Any) -> None:
+    monkeypatch.setattr(loop, "CHECKPOINT_EVERY_S", 0.0)
+    config = bench.config([method])
+    path = "encoders/audio-encoder/receipt.json"
+
+    def retrained_meanwhile(*given: Any) -> Any:
+        rows = load_views(*given)
+        bench.store.publish_json(path, {"weights": "second"})
+        return rows
+
+    monkeypatch.setattr(data, "load_views", retrained_meanwhile)
+    with pytest.raises(StageError, match="another run trained the encoder of audio anew"):
+        bench.fit(config)
+    assert _bytes(bench.store) == {}
+    bench.fit(config)
+    assert set(bench.actions(config).values()) == {"reuse"}
+
+
+def test_a_receipt_never_names_files_that_are_being_replaced(bench: Bench, monkeypatch: pytest.MonkeyPatch) -> None:
+    config = bench.config(["concat"])
+    models = bench.fit(config)
+    bench.store.publish_json("encoders/image-encoder/receipt.json", {"weights": "second"})
+
+    def dies(*_: Any) -> None:
+        raise KeyboardInterrupt
+
+    monkeypatch.setattr(FusionModel, "save", dies)
+    with pytest.raises(KeyboardInterrupt):
+        bench.fit(config)
+    assert not bench.store.exists(f"models/{models[0].digest}/receipt.json")
+
+
+def test_the_device_is_asked_for_only_for_networks(bench: Bench, monkeypatch: pytest.MonkeyPatch) -> None:
+    def asked(_: Any) -> str:
+        raise AssertionError
+
+    monkeypatch.setattr(planned, "device_of", asked)
+    bench.fit(bench.config(["concat", "cca"]))
+    assert not hasattr(fit, "device_of")
+    with pytest.raises(AssertionError):
+        bench.fit(bench.config([WEIGHTED]))
+
+
+def test_validation_scores_are_those_of_the_test_split() -> None:
+    truth, predicted = np.array([0, 0, 1]), np.array([0, 2, 1])
+
+    class Model:
+        def label_codes(self, _: Any) -> np.ndarray:
+            return truth
+
+        def predict_proba(self, _: Any) -> np.ndarray:
+            return np.eye(3)[predicted]
+
+    rows = LabelledViews(Views({"image": np.zeros((3, 1))}), truth, truth)
+    scores = validation_scores(Model(), rows)
+    overall = summary(truth, np.eye(3)[predicted])
+    assert scores == {name: overall[name] for name in ("log_loss", "accuracy", "macro_f1")}
+    # The third class, which no row has, counts for nothing.
+    assert scores["macro_f1"] == pytest.approx((2 / 3 + 1) / 2)
 
 
 class _Counted(Silent):
