@@ -4,7 +4,7 @@ VENV := .venv
 BIN := $(VENV)/bin
 DEMO := demo
 
-.PHONY: demo test lint test-all benchmark clean
+.PHONY: help demo test lint test-all clean
 .DEFAULT_GOAL := help
 
 help:

@@ -248,7 +248,7 @@ class TestCheck:
         assert said.endswith("4 rows will be set aside: duplicate-key 2, missing-label 2.")
 
     def test_faults(self, config: RunConfig, tmp_path: Path) -> None:
-        with pytest.raises(SourceError, match=r"none\.csv"):
+        with pytest.raises(InputError, match=r"none\.csv"):
             check_inputs(made(tmp_path / "none.csv", tmp_path / "output"))
         (tmp_path / "one.csv").write_text("id,label,split,text\n1,cat,train,a\n2,cat,val,b\n3,cat,test,c\n")
         with pytest.raises(DataError, match="cat"):
