@@ -9,7 +9,7 @@ from pathlib import Path
 import pytest
 
 from mmcore.config import RunConfig
-from mmcore.errors import DataError, SourceError
+from mmcore.errors import InputError
 from mmcore.planning import ASSUMED_SECONDS, STAGES, Plan, check_inputs, make_plan, stage_lines
 from mmcore.records import Json, Reject, Step
 from mmcore.shards.plan import ShardPlan
@@ -251,5 +251,5 @@ class TestCheck:
         with pytest.raises(InputError, match=r"none\.csv"):
             check_inputs(made(tmp_path / "none.csv", tmp_path / "output"))
         (tmp_path / "one.csv").write_text("id,label,split,text\n1,cat,train,a\n2,cat,val,b\n3,cat,test,c\n")
-        with pytest.raises(DataError, match="cat"):
+        with pytest.raises(InputError, match="cat"):
             check_inputs(made(tmp_path / "one.csv", tmp_path / "output"))
