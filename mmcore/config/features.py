@@ -27,12 +27,16 @@ class TrainedEncoder(Settings):
     outside_recipe: ClassVar[frozenset[str]] = frozenset({"refit"})
     modality_kind: ClassVar[str]
     """The kind of modality that this encoder reads."""
+    holds_out: ClassVar[bool] = False
+    """Whether rows of train get the scores of a model that did not learn from them."""
 
     encoder: str
     """Which encoder."""
 
     refit: Refit = "always"
-    """Train again when the training data change: always, never, or when they have grown by a share such as '10%'."""
+    """Train again when the training data change: always, never, or when they have grown by a share such as '10%'.
+    Whatever this says, no encoder is kept that shares no training shard with the data, or that learned from rows that
+    are now in val or test."""
     seed: int = Field(0, ge=0)
     """Seed of initial weights, augmentation and order."""
 
@@ -113,6 +117,7 @@ class NgramSettings(TrainedEncoder):
 
     implementation: ClassVar[str] = "mmcore.features.encoders.ngram:NgramEncoder"
     modality_kind: ClassVar[str] = "text"
+    holds_out: ClassVar[bool] = True
 
     encoder: Literal["ngram"] = "ngram"
     word_ngrams: int = Field(2, ge=1)

@@ -11,7 +11,16 @@ import numpy as np
 
 from mmcore.config import NeuralEncoder, RunConfig, TrainedEncoder
 from mmcore.errors import DamagedError, DataError, Problem, StageError
-from mmcore.features.foresee import FOLDER, Receipt, checkpoint_of, foresee_encoders, plan_encoder, weights_of
+from mmcore.features.foresee import (
+    FOLDER,
+    Receipt,
+    checkpoint_of,
+    foresee_encoders,
+    held_out_views,
+    plan_encoder,
+    weights_of,
+)
+from mmcore.features.standing import pack_keys
 from mmcore.features.store import finished_views, write_view
 from mmcore.parallel import Died, Pool, serial_pool, tell
 from mmcore.progress import Progress
@@ -70,31 +79,28 @@ def encode_modality(  # noqa: PLR0917
     if receipt is not None:
         # A run killed after the receipt leaves the checkpoint behind.
         store.remove(checkpoint_of(entry.digest))
-        missing = _missing(store, entry, shards, receipt)
+        missing = _missing(store, entry, settings, shards, receipt)
     progress.start(1 + len(shards), reused=(receipt is not None) + len(shards) - len(missing), unit="outputs")
     if receipt is not None and not missing:
         return entry
-    device = "cpu"
-    if isinstance(settings, NeuralEncoder):
-        from mmcore.training.device import device_of
-
-        device = device_of(config.compute)
+    device = plan.recipe["device"] or "cpu"
     # Other processes would each take memory of the one GPU.
     workers = pool if device == "cpu" else serial_pool(config.compute)
     if receipt is None:
         progress.log(f"{modality}: training the encoder ({plan.reason})")
         job = FitJob(store, modality, settings, plan.recipe, dataset.of("train"), dataset.of("val"), device)
         receipt = _fitted(job, workers, progress)
-        missing = _missing(store, entry, shards, receipt)
+        missing = _missing(store, entry, settings, shards, receipt)
         progress.advance(len(shards) - len(missing))
     _encode(EncodeJob(store, modality, settings, receipt, (), device), list(missing.values()), workers, progress)
     return entry
 
 
 def _missing(
-    store: Store, entry: EncoderEntry, shards: Mapping[str, ShardEntry], receipt: Receipt
+    store: Store, entry: EncoderEntry, settings: TrainedEncoder, shards: Mapping[str, ShardEntry], receipt: Receipt
 ) -> dict[str, ShardEntry]:
-    states = finished_views(store, entry.digest, list(shards), weights_of(receipt))
+    wanted = held_out_views(settings, list(shards.values()), entry.modality)
+    states = finished_views(store, entry.digest, wanted, weights_of(receipt))
     return {view: shard for view, shard in shards.items() if states.get(view) != "finished"}
 
 
@@ -152,10 +158,14 @@ def fit_encoder(job: FitJob) -> Receipt:
         for file, data in encoder.pack().items():
             (folder / file).write_bytes(data)
             files.append(job.store.publish_content(folder / file, f"{FOLDER}/{name}", file.rpartition(".")[2]))
+        keys = {}
+        for split, samples in (("train", train), ("val", val)):
+            (folder / split).write_bytes(pack_keys(samples.keys))
+            keys[split] = job.store.publish_content(folder / split, f"{FOLDER}/{name}", "keys").as_json()
     receipt = {
         "recipe": job.recipe,
-        "modality": job.modality,
         "files": [file.as_json() for file in files],
+        "keys": keys,
         "dim": encoder.dim,
         "samples": {"train": len(train), "val": len(val)},
         **facts,
@@ -239,7 +249,9 @@ def encode_shards(job: EncodeJob) -> int:
             )
         view = shard.views[job.modality]
         assert view is not None
-        write_view(job.store, name, view, (keys, vectors, present), weights=weights_of(job.receipt))
+        held_out = job.settings.holds_out and shard.split == "train"
+        weights = weights_of(job.receipt)
+        write_view(job.store, name, view, (keys, vectors, present), weights=weights, held_out=held_out)
         tell({"view": view, "samples": len(keys)})
     return len(job.shards)
 

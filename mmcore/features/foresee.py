@@ -8,9 +8,11 @@ from typing import Literal
 
 from mmcore.config import NeuralEncoder, RunConfig, TrainedEncoder
 from mmcore.errors import DamagedError
+from mmcore.features.standing import UNKNOWN, choose_standing
 from mmcore.features.store import finished_views
 from mmcore.records import DataFile, EncoderEntry, Json, ShardEntry, Step, digest
 from mmcore.storage import Store
+from mmcore.training.device import device_of
 
 Receipt = Mapping[str, Json]
 
@@ -70,28 +72,38 @@ def plan_encoder(  # noqa: PLR0917
     exact = _receipt(store, digest(recipe)) if recipe else None
     if exact is not None and _whole(store, exact):
         return EncoderPlan(settings, recipe, exact, "trained here already")
-    others = [other for name in store.folders(FOLDER) if (other := _receipt(store, name))]
+    receipts = [other for name in store.folders(FOLDER) if (other := _receipt(store, name))]
+    others = [other for other in receipts if other["recipe"].get("name") == modality]
     wanted = recipe or _recipe(config, [], classes, modality, stored)
     samples = sum(_samples(entry, modality) for entry in entries if entry.split == "train")
-    if standing := _standing(settings, wanted, samples, [other for other in others if _whole(store, other)]):
+    whole = [other for other in others if _whole(store, other)]
+    standing, why_not = choose_standing(settings, wanted, entries, modality, samples, whole, store)
+    if standing:
         reason = "kept" if settings.refit == "never" else f"kept: {_grown(standing, samples)}"
         return EncoderPlan(settings, recipe, standing, f"{reason} (refit: {_refit(settings)})")
+    if why_not == UNKNOWN:
+        return EncoderPlan(settings, None, None, UNKNOWN)
     if exact is not None:
         return EncoderPlan(settings, recipe, None, "file missing or truncated")
-    alike = [other["recipe"] for other in others if other["modality"] == modality]
+    alike = [other["recipe"] for other in others]
     if not alike:
         reason = "new"
     elif recipe is None:
-        reason = "follows from shards that are not made yet"
+        reason = UNKNOWN
     else:
-        reasons = ["; ".join(_differences(old, recipe, modality)) for old in alike]
-        reason = min(reasons, key=len)
+        reason = why_not or min(("; ".join(_differences(old, recipe, modality)) for old in alike), key=len)
     return EncoderPlan(settings, recipe, None, reason)
 
 
 def checkpoint_of(encoder: str) -> str:
     """Where the training of the encoder with this digest leaves its state."""
     return f"{FOLDER}/{encoder}/checkpoint.safetensors"
+
+
+def held_out_views(settings: TrainedEncoder, entries: Sequence[ShardEntry], modality: str) -> dict[str, bool]:
+    """The views that are known, each with whether it is to be scores of models that did not learn from its rows."""
+    views = {entry.views[modality]: settings.holds_out and entry.split == "train" for entry in entries}
+    return {view: held_out for view, held_out in views.items() if view is not None}
 
 
 def weights_of(receipt: Receipt) -> str:
@@ -108,32 +120,19 @@ def _recipe(
     learned_from = [entry for found in of_split.values() for entry in found]
     if any(entry.views[modality] is None or entry.labels is None for entry in learned_from):
         return None
+    neural = isinstance(settings, NeuralEncoder)
     return {
         "kind": "encoder",
         "settings": settings.recipe(),
+        "name": modality,
         "modality": stored,
         "classes": list(classes),
-        # Sums of the other encoders do not depend on how many threads there are.
-        "threads": config.compute.threads if isinstance(settings, NeuralEncoder) else None,
+        # The others run on the CPU, and their sums do not depend on how many threads there are.
+        "threads": config.compute.threads if neural else None,
+        "device": device_of(config.compute) if neural else None,
         **{split: [entry.views[modality] for entry in found] for split, found in of_split.items()},
         "labels": [entry.labels for entry in learned_from],
     }
-
-
-def _standing(settings: TrainedEncoder, wanted: Json, samples: int, receipts: Sequence[Receipt]) -> Receipt | None:
-    """The encoder that `refit` lets stand for other data: the one that shares most views, then most samples."""
-    if settings.refit == "always":
-        return None
-    same = ("settings", "modality", "classes", "threads")
-    fit = [r for r in receipts if all(r["recipe"][name] == wanted[name] for name in same)]
-    if settings.refit != "never":
-        fit = [r for r in fit if abs(samples - r["samples"]["train"]) < settings.refit * r["samples"]["train"]]
-
-    def rank(receipt: Receipt) -> tuple[int, int, str]:
-        shared = len(set(receipt["recipe"]["train"]) & set(wanted["train"]))
-        return shared, receipt["samples"]["train"], digest(receipt["recipe"])
-
-    return max(fit, key=rank, default=None)
 
 
 def _grown(standing: Receipt, samples: int) -> str:
@@ -162,6 +161,8 @@ def _differences(old: Json, new: Json, modality: str) -> list[str]:
         found.append("classes changed")
     if old["threads"] != new["threads"]:
         found.append(f"compute.threads changed: {old['threads']} -> {new['threads']}")
+    if old["device"] != new["device"]:
+        found.append(f"device changed: {old['device']} -> {new['device']}")
     found += [f"{modality} of {split} changed" for split in ("train", "val") if old[split] != new[split]]
     if old["labels"] != new["labels"] and old["classes"] == new["classes"] and len(old["labels"]) == len(new["labels"]):
         found.append("labels changed")
@@ -172,9 +173,13 @@ def _steps(plan: EncoderPlan, entries: Sequence[ShardEntry], modality: str, stor
     samples = sum(_samples(entry, modality) for entry in entries if entry.split == "train")
     action: Literal["reuse", "compute"] = "reuse" if plan.receipt else "compute"
     steps = [Step("extract", f"{modality} encoder", action, plan.reason, plan.digest, samples)]
-    known = [view for entry in entries if (view := entry.views[modality]) is not None]
+    known = held_out_views(plan.settings, entries, modality)
     states = finished_views(store, plan.digest, known, weights_of(plan.receipt)) if plan.receipt and plan.digest else {}
-    reasons = {"damaged": "file missing or truncated", "stale": "made by other weights"}
+    reasons = {
+        "damaged": "file missing or truncated",
+        "stale": "made by other weights",
+        "moved": "made for another split",
+    }
     numbers: dict[str, int] = {}
     for entry in entries:
         numbers[entry.split] = numbers.get(entry.split, 0) + 1
@@ -207,4 +212,4 @@ def _receipt(store: Store, encoder: str) -> Receipt | None:
 
 
 def _whole(store: Store, receipt: Receipt) -> bool:
-    return all(store.intact(DataFile(**file)) for file in receipt["files"])
+    return all(store.intact(DataFile(**file)) for file in (*receipt["files"], *receipt["keys"].values()))

@@ -167,6 +167,27 @@ def test_lost_and_damaged_views_are_made_again(work: Work, monkeypatch: pytest.M
     assert work.files("encoders", "features") == before
 
 
+def test_held_out_scores_are_made_again_where_the_shard_is_in_test(work: Work) -> None:
+    config = work.config("text")
+    dataset, entry = work.encode(config)
+    before = work.files("encoders", "features")
+    receipts = {
+        shard.split: work.store.read_json(f"features/{entry.digest}/{shard.views['text']}.json")
+        for shard in dataset.shards
+    }
+    assert {split: receipt["held_out"] for split, receipt in receipts.items()} == {
+        "train": True,
+        "val": False,
+        "test": False,
+    }
+    view = dataset.of("test")[-1].views["text"]
+    work.store.publish_json(f"features/{entry.digest}/{view}.json", receipts["test"] | {"held_out": True})
+    steps = [step for step in work.foresee(config)[1] if step.action == "compute"]
+    assert [(step.digest, step.reason) for step in steps] == [(view, "made for another split")]
+    work.encode(config)
+    assert work.files("encoders", "features") == before
+
+
 def test_lost_weights_are_learned_again_and_their_views_stand(work: Work, monkeypatch: pytest.MonkeyPatch) -> None:
     config = work.config("image")
     _, entry = work.encode(config)

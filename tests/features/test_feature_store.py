@@ -48,7 +48,7 @@ def test_a_bucket_gives_the_same(store: Store) -> None:
     keys, values, present = read_view(remote, ENTRY, "v0")
     assert keys[0] == "a"
     np.testing.assert_array_equal(values[present], written[present])
-    assert finished_views(remote, "e0", ["v0", "v1"], "w0") == {"v0": "finished"}
+    assert finished_views(remote, "e0", {"v0": False, "v1": False}, "w0") == {"v0": "finished"}
 
 
 def test_equal_views_have_equal_bytes(store: Store) -> None:
@@ -71,7 +71,7 @@ def test_damage_is_seen(store: Store) -> None:
         write(store, view, "w1" if view == "v3" else "w0")
     Path(store.url("features/e0/v1.arrow")).write_bytes(b"short")
     Path(store.url("features/e0/v2.json")).write_text("{}")
-    states = finished_views(store, "e0", ["v0", "v1", "v2", "v3", "v4"], "w0")
+    states = finished_views(store, "e0", dict.fromkeys(["v0", "v1", "v2", "v3", "v4"], False), "w0")
     assert states == {"v0": "finished", "v1": "damaged", "v2": "damaged", "v3": "stale"}
     for view, words in (("v1", "cut off"), ("v2", "no feature table"), ("v4", "missing")):
         with pytest.raises(DamagedError, match=words):
@@ -82,5 +82,33 @@ def test_garbage_of_the_right_size_is_named(store: Store) -> None:
     write(store)
     path = Path(store.url("features/e0/v0.arrow"))
     path.write_bytes(b"x" * path.stat().st_size)
-    with pytest.raises(DamagedError, match="no feature table"):
+    with pytest.raises(DamagedError, match="not the file that its receipt names"):
         read_view(store, ENTRY, "v0")
+
+
+def test_a_vector_that_was_altered_is_named(store: Store) -> None:
+    write(store)
+    path = Path(store.url("features/e0/v0.arrow"))
+    data = path.read_bytes()
+    altered = data.replace(np.float32(11).tobytes(), np.float32(12).tobytes())
+    assert altered != data
+    path.write_bytes(altered)
+    for root in (store, Store(f"file://{store.root}")):
+        with pytest.raises(DamagedError, match=r"v0\.arrow is not the file that its receipt names"):
+            read_view(root, ENTRY, "v0")
+
+
+def test_vectors_of_other_weights_are_refused(store: Store) -> None:
+    write(store, weights="w1")
+    assert read_view(store, ENTRY, "v0", weights="w1")[0] == ["a", "b", "c", "d"]
+    with pytest.raises(DamagedError, match=r"v0\.arrow was made by other weights"):
+        read_view(store, ENTRY, "v0", weights="w2")
+
+
+def test_held_out_scores_do_not_stand_for_others(store: Store) -> None:
+    table = (["a"], np.ones((1, 3), np.float32), np.ones(1, bool))
+    write_view(store, "e0", "v0", table, weights="w0", held_out=True)
+    write_view(store, "e0", "v1", table, weights="w0")
+    assert finished_views(store, "e0", {"v0": True, "v1": False}, "w0") == {"v0": "finished", "v1": "finished"}
+    assert finished_views(store, "e0", {"v0": False, "v1": True}, "w0") == {"v0": "moved", "v1": "moved"}
+    assert finished_views(store, "e0", {"v0": False}, "w1") == {"v0": "stale"}

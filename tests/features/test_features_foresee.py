@@ -5,6 +5,7 @@ from pathlib import Path
 import pytest
 
 from mmcore.config import RunConfig
+from mmcore.errors import DamagedError
 from tests.features.conftest import Work, read_manifest, write_data, write_manifest
 
 
@@ -105,3 +106,94 @@ print([name for name in ("torch", "sklearn", "scipy", "dask", "distributed", "pr
 """
     done = subprocess.run([sys.executable, "-c", code], capture_output=True, text=True, check=True)
     assert done.stdout.strip() == "[]"
+
+
+def move(work: Work, old: str, new: str, rows: int = 2) -> None:
+    """Move the first rows of one split to another."""
+    lines = read_manifest(work.folder)
+    for line in [line for line in lines if line["split"] == old][:rows]:
+        line["split"] = new
+    write_manifest(work.folder, lines)
+
+
+LEAK = ("compute", "rows it learned from are now in val or test")
+
+
+@pytest.mark.parametrize(
+    ("old", "new", "stays"),
+    [
+        ("train", "test", False),
+        ("train", "val", False),
+        ("val", "test", False),
+        ("val", "train", True),
+        ("test", "train", True),
+        ("test", "val", True),
+    ],
+)
+def test_an_encoder_that_learned_from_what_it_is_tested_on_is_not_kept(
+    work: Work, old: str, new: str, stays: bool
+) -> None:
+    config = work.config("text", refit="never")
+    _, entry = work.encode(config)
+    move(work, old, new)
+    work.prepare(config)
+    assert encoder_step(work, config) == (("reuse", "kept (refit: never)") if stays else LEAK)
+    assert (work.encode(config)[1] == entry) == stays
+
+
+def test_whether_an_encoder_is_kept_is_unknown_before_val_and_test_are_made(work: Work) -> None:
+    config = work.config("text", refit="never")
+    work.encode(config)
+    move(work, "val", "test")
+    foreseen, steps = work.foresee(config)
+    assert foreseen is None
+    assert (steps[0].action, steps[0].reason) == ("compute", "follows from shards that are not made yet")
+    assert steps[0].digest is None
+
+
+def test_an_encoder_that_lost_its_keys_is_not_kept(work: Work) -> None:
+    config = work.config("text", refit="never")
+    _, entry = work.encode(config)
+    file = Path(work.store.url(work.store.read_json(f"encoders/{entry.digest}/receipt.json")["keys"]["train"]["path"]))
+    move(work, "test", "train")
+    work.prepare(config)
+    packed = file.read_bytes()
+    file.write_bytes(packed[::-1])
+    with pytest.raises(DamagedError, match="not the file that its receipt names"):
+        work.foresee(config)
+    file.unlink()
+    assert encoder_step(work, config)[0] == "compute"
+
+
+def test_an_encoder_of_another_data_set_is_not_kept(work: Work) -> None:
+    config = work.config("text", refit="never")
+    _, entry = work.encode(config)
+    for path in (work.folder / "text").iterdir():
+        path.write_text(path.read_text().replace("number", "count"))
+    lines = [{**line, "id": f"other-{line['id']}"} for line in read_manifest(work.folder)]
+    write_manifest(work.folder, lines)
+    work.prepare(config)
+    assert encoder_step(work, config) == ("compute", "text of train changed; text of val changed")
+    assert work.encode(config)[1].digest != entry.digest
+
+
+def test_an_encoder_of_another_modality_is_not_kept(work: Work) -> None:
+    config = work.config("text", refit="never")
+    _, entry = work.encode(config)
+    values = config.model_dump()
+    for section in (values["data"]["modalities"], values["features"]):
+        section["words"] = section.pop("text")
+    values["features"] = {name: values["features"][name] for name in ("words", "beside")}
+    other = RunConfig.model_validate(values)
+    _, words = work.encode(other)
+    assert (words.modality, words.digest != entry.digest) == ("words", True)
+    assert encoder_step(work, config) == ("reuse", "trained here already")
+
+
+def test_another_device_trains_another_encoder(work: Work, monkeypatch: pytest.MonkeyPatch) -> None:
+    image, text = work.config("image"), work.config("text")
+    work.encode(image)
+    work.encode(text)
+    monkeypatch.setattr("mmcore.features.foresee.device_of", lambda compute: "cuda")
+    assert encoder_step(work, image) == ("compute", "device changed: cpu -> cuda")
+    assert encoder_step(work, text) == ("reuse", "trained here already")
