@@ -186,6 +186,7 @@ def run_stages(config: RunConfig, store: Store) -> None:
 def paths_in(receipt: dict[str, Json]) -> list[str]:
     """The files that a receipt names, whatever it is of."""
     named = [*receipt.get("files", ()), *(receipt[part] for part in ("file", "tar", "index") if part in receipt)]
+    named += receipt.get("keys", {}).values()  # of an encoder: the keys that it learned from
     return [file["path"] for file in named]
 
 
