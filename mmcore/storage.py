@@ -6,8 +6,11 @@ import errno
 import hashlib
 import json
 import os
+import re
 import shutil
+import socket
 import tempfile
+import time
 import uuid
 from collections.abc import Iterator
 from contextlib import contextmanager, suppress
@@ -17,11 +20,19 @@ from typing import Any
 
 import fsspec
 
-from mmcore.errors import DamagedError, LayoutError, NoSpaceError, StoreError
+from mmcore.errors import ConfigError, DamagedError, InputError, LayoutError, MmcoreError, NoSpaceError, Problem
 from mmcore.records import DIGEST_LENGTH, DataFile, Json
 
 LAYOUT_VERSION = 1
 """Raised when the folders below the root change so that an older mmcore would misread them."""
+
+EXTRAS = {"s3": "s3", "s3a": "s3"}
+"""Protocols whose library comes with an extra of mmcore."""
+
+ABANDONED_AFTER_S = 24 * 3600
+"""Scratch folders in which nothing was made for so long are removed, whoever made them."""
+
+_SCRATCH = re.compile(r"mmcore-(?P<host>.+)-(?P<pid>\d+)-[0-9a-f]{32}").fullmatch
 
 
 def sha256(data: bytes | memoryview) -> str:
@@ -33,6 +44,19 @@ def sha256_of_file(path: Path) -> str:
     """The SHA-256 of a local file's bytes, cut to the length of a digest."""
     with path.open("rb") as file:
         return hashlib.file_digest(file, "sha256").hexdigest()[:DIGEST_LENGTH]
+
+
+def file_system(url: str, where: str, kind: type[InputError]) -> tuple[fsspec.AbstractFileSystem, str]:
+    """The file system of a URL and the path on it. Raises `kind` where there is none that can be used."""
+    try:
+        return fsspec.url_to_fs(url)  # type: ignore[no-any-return]
+    except ImportError as error:
+        extra = EXTRAS.get(url.partition("://")[0])
+        fix = f"Run: pip install 'mmcore[{extra}]'" if extra else "Install the library that it names."
+        raise kind(Problem(where, f"{url} needs a library that is not installed ({error}).", fix)) from error
+    except Exception as error:  # each library has errors of its own
+        fix = "Name a local folder, or a URL such as s3://bucket/folder, and check your access."
+        raise kind(Problem(where, f"{url} cannot be used ({_words_of(error)}).", fix)) from error
 
 
 class Store:
@@ -62,7 +86,7 @@ class Store:
 
     @cached_property
     def _filesystem(self) -> fsspec.AbstractFileSystem:
-        return fsspec.url_to_fs(self.root)[0]
+        return file_system(self.root, "output", ConfigError)[0]
 
     def url(self, path: str) -> str:
         """Where `path` is: an absolute local path, or a URL."""
@@ -78,6 +102,8 @@ class Store:
         try:
             if self.local:
                 return os.stat(self.url(path)).st_size
+            # Another process may have written since this one last looked.
+            self._filesystem.invalidate_cache(self.url(path).rsplit("/", 1)[0])
             return int(self._filesystem.info(self.url(path))["size"])
         except (FileNotFoundError, NotADirectoryError):
             return None
@@ -88,7 +114,6 @@ class Store:
             if self.local:
                 with os.scandir(self.url(folder)) as entries:
                     return {entry.name: entry.stat().st_size for entry in entries if entry.is_file()}
-            # Another process may have written since this one last looked.
             self._filesystem.invalidate_cache(self.url(folder))
             found = self._filesystem.ls(self.url(folder), detail=True)
             return {item["name"].rsplit("/", 1)[-1]: int(item["size"]) for item in found if item["type"] == "file"}
@@ -148,7 +173,15 @@ class Store:
 
     def publish_file(self, file: Path, path: str) -> DataFile:
         """Move a finished local file (best made in `scratch()`) to `path`."""
-        described = DataFile(path, sha256_of_file(file), file.stat().st_size)
+        return self._publish(file, path, sha256_of_file(file))
+
+    def publish_content(self, file: Path, folder: str, extension: str) -> DataFile:
+        """Move a finished local file to `folder`, named by the hash of its own bytes."""
+        name = sha256_of_file(file)
+        return self._publish(file, f"{folder}/{name}.{extension}", name)
+
+    def _publish(self, file: Path, path: str, sha256: str) -> DataFile:
+        described = DataFile(path, sha256, file.stat().st_size)
         with _no_space_named(self.root):
             if self.local:
                 _replace(file, Path(self.url(path)))
@@ -157,18 +190,18 @@ class Store:
                 self._filesystem.invalidate_cache(self.url(path).rsplit("/", 1)[0])
         return described
 
-    def publish_content(self, file: Path, folder: str, extension: str) -> DataFile:
-        """Move a finished local file to `folder`, named by the hash of its own bytes."""
-        return self.publish_file(file, f"{folder}/{sha256_of_file(file)}.{extension}")
-
     @contextmanager
     def scratch(self) -> Iterator[Path]:
-        """A fresh local folder, on the same disk where the root is local; it goes when the block ends."""
+        """A fresh local folder, on the same disk where the root is local; it goes when the block ends.
+
+        Its name says whose it is: `open` removes those of processes that were killed.
+        """
         parent = Path(self.url("tmp")) if self.local else Path(tempfile.gettempdir())
-        folder = parent / f"mmcore-{uuid.uuid4().hex}"
+        folder = parent / f"mmcore-{_host()}-{os.getpid()}-{uuid.uuid4().hex}"
         with _no_space_named(self.root):
             try:
-                folder.mkdir(parents=True)
+                _make_folder(parent)
+                folder.mkdir()
                 yield folder
             finally:
                 shutil.rmtree(folder, ignore_errors=True)
@@ -188,21 +221,46 @@ class Store:
     def open(self) -> Store:
         """Make the root if it is not there and mark its layout; returns the store itself.
 
-        Raises LayoutError where a newer mmcore wrote it and StoreError where it cannot be written.
+        Raises LayoutError where a newer mmcore wrote it and ConfigError where it cannot be written.
         """
-        try:
-            if self.exists("format.json"):
-                version = self.read_json("format.json").get("layout")
-                if not isinstance(version, int) or version > LAYOUT_VERSION:
-                    raise LayoutError(
-                        f"{self.root} has layout {version}, and this mmcore knows up to {LAYOUT_VERSION}: "
-                        "upgrade mmcore or choose another output."
-                    )
-            else:
+        self.check_layout()
+        with self._unusable_named("write"):
+            if not self.exists("format.json"):
                 self.publish_json("format.json", {"layout": LAYOUT_VERSION})
-        except (PermissionError, NotADirectoryError, FileExistsError) as error:
-            raise StoreError(f"output: cannot write below {self.root} ({error.strerror}); choose another.") from error
+        if self.local:
+            _clear_abandoned(Path(self.url("tmp")))
         return self
+
+    def check_layout(self) -> None:
+        """Only reads; a root that is not there is fine.
+
+        Raises LayoutError where a newer mmcore wrote it and ConfigError where it cannot be read.
+        """
+        with self._unusable_named("read"):
+            if not self.exists("format.json"):
+                return
+            found = self.read_json("format.json")
+        version = found.get("layout") if isinstance(found, dict) else None
+        if not isinstance(version, int) or version > LAYOUT_VERSION:
+            raise LayoutError(
+                f"{self.root} has layout {version}, and this mmcore knows up to {LAYOUT_VERSION}: "
+                "upgrade mmcore or choose another output."
+            )
+
+    @contextmanager
+    def _unusable_named(self, what: str) -> Iterator[None]:
+        try:
+            yield
+        except MmcoreError:
+            raise
+        except Exception as error:
+            # Libraries for buckets have errors of their own, as for credentials that are missing.
+            if self.local and not isinstance(error, (OSError, ValueError)):
+                raise
+            fix = "Choose another output." if self.local else "Check the address, your credentials and your access."
+            raise ConfigError(
+                Problem("output", f"cannot {what} below {self.root} ({_words_of(error)}).", fix)
+            ) from error
 
     def intact(self, file: DataFile) -> bool:
         """Whether the file is there with the size that its receipt names."""
@@ -220,7 +278,7 @@ def _replace(file: Path, target: Path) -> None:
     """Flush `file` to disk and give it its final name, so that a crash leaves the old file or the new one."""
     with file.open("rb") as opened:
         os.fsync(opened.fileno())
-    target.parent.mkdir(parents=True, exist_ok=True)
+    _make_folder(target.parent)
     try:
         os.replace(file, target)
     except OSError as error:
@@ -232,11 +290,61 @@ def _replace(file: Path, target: Path) -> None:
         _replace(beside, target)
         file.unlink()
         return
-    folder = os.open(target.parent, os.O_RDONLY)
+    _flush_folder(target.parent)
+
+
+def _make_folder(folder: Path) -> None:
+    """Make the folder and those above it; each new one is flushed to disk in the one that holds it."""
+    if folder.is_dir():
+        return
+    _make_folder(folder.parent)
+    folder.mkdir(exist_ok=True)
+    _flush_folder(folder.parent)
+
+
+def _flush_folder(folder: Path) -> None:
+    opened = os.open(folder, os.O_RDONLY)
     try:
-        os.fsync(folder)
+        os.fsync(opened)
     finally:
-        os.close(folder)
+        os.close(opened)
+
+
+def _clear_abandoned(folder: Path) -> None:
+    """Remove the scratch folders of this host's processes that are gone, and any that nobody touched for a day."""
+    with suppress(OSError):
+        for scratch in folder.glob("mmcore-*"):
+            owner = _SCRATCH(scratch.name)
+            gone = owner is not None and owner["host"] == _host() and not _alive(int(owner["pid"]))
+            if gone or time.time() - _last_touched(scratch) > ABANDONED_AFTER_S:
+                shutil.rmtree(scratch, ignore_errors=True)
+
+
+def _alive(pid: int) -> bool:
+    try:
+        os.kill(pid, 0)
+    except (ProcessLookupError, OverflowError):
+        return False
+    except PermissionError:  # it belongs to somebody else
+        return True
+    return True
+
+
+def _last_touched(folder: Path) -> float:
+    """When the folder or a file in it last changed; now, where it went meanwhile."""
+    try:
+        return max(path.stat().st_mtime for path in (folder, *folder.iterdir()))
+    except OSError:
+        return time.time()
+
+
+def _host() -> str:
+    return re.sub(r"[^A-Za-z0-9.-]", "_", socket.gethostname()) or "localhost"
+
+
+def _words_of(error: Exception) -> str:
+    """What an error says, or its kind where it says nothing."""
+    return (error.strerror if isinstance(error, OSError) else None) or str(error) or type(error).__name__
 
 
 @contextmanager

@@ -12,6 +12,7 @@ from typing import Any
 
 import fsspec
 
+from mmcore.errors import Problem, SourceError
 from mmcore.sources.paths import file_system, is_remote
 from mmcore.storage import sha256, sha256_of_file
 
@@ -43,6 +44,7 @@ def fingerprints(root: str, refs: Sequence[str | None], how: str) -> list[str | 
     """One fingerprint per reference below `root`; None where there is no reference or no such file.
 
     `how` is 'stat' (size and time; on buckets version or ETag) or 'sha256' (all bytes are read).
+    Raises SourceError for a remote root that cannot be listed.
     """
     if is_remote(root):
         return _remote(root, refs, how)
@@ -86,3 +88,7 @@ def _listing(system: fsspec.AbstractFileSystem, folder: str) -> dict[str, Mappin
         return {posixpath.basename(info["name"]): info for info in system.ls(folder, detail=True)}
     except (FileNotFoundError, NotADirectoryError):
         return {}
+    except Exception as error:  # libraries for buckets have errors of their own
+        what = f"cannot be listed ({str(error) or type(error).__name__})."
+        url = str(system.unstrip_protocol(folder))
+        raise SourceError(Problem(url, what, "Check data.root, your credentials and your access.")) from error

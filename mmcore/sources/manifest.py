@@ -51,9 +51,10 @@ def read_manifest(data: DataConfig) -> Manifest:
         parts.append(part.append_column("partition", pa.array([partition] * part.num_rows, pa.int32())))
     if not rows:
         raise SourceError([Problem(file, "there are column names, but no rows.", "Add rows.") for file in files])
-    table, faults = _without_faults(_renamed(pa.concat_tables(parts), data), data, files)
+    renamed = _renamed(pa.concat_tables(parts), data)
+    table, faults = _without_faults(renamed, data, files)
     rejects += faults
-    _check_learnable(table, data, rejects, files)
+    _check_learnable(table, data, rejects, files, renamed["split"])
     return Manifest(table.drop_columns(["row"]), tuple(_root(data, file) for file in files), tuple(rejects), rows)
 
 
@@ -101,7 +102,10 @@ def _files(patterns: Sequence[str]) -> list[str]:
         is_glob = any(mark in pattern for mark in "*?[")
         try:
             names = list(_glob(pattern)) if is_glob and not os.path.exists(pattern) else [pattern]
-        except OSError as error:
+        except SourceError as error:
+            problems += error.problems
+            continue
+        except Exception as error:  # libraries for buckets have errors of their own
             problems.append(Problem(pattern, f"cannot be listed ({error}).", "Check the address and your access."))
             continue
         if not names:
@@ -149,7 +153,9 @@ def _bytes_of(file: str) -> bytes:
         raise fault("there is no such file.", "Check data.manifest.") from None
     except IsADirectoryError:
         raise fault("this is a folder.", "Name the manifest in it, or a glob such as *.csv.") from None
-    except (OSError, ImportError, ValueError) as error:
+    except SourceError:
+        raise
+    except Exception as error:  # libraries for buckets have errors of their own
         raise fault(f"cannot be read ({error}).", "Check the address and your access.") from error
 
 
@@ -213,7 +219,10 @@ def _without_faults(table: pa.Table, data: DataConfig, files: Sequence[str]) -> 
     return table.filter(pc.invert(bad)), rejects
 
 
-def _check_learnable(table: pa.Table, data: DataConfig, rejects: Sequence[Reject], files: Sequence[str]) -> None:
+def _check_learnable(
+    table: pa.Table, data: DataConfig, rejects: Sequence[Reject], files: Sequence[str], splits: pa.ChunkedArray
+) -> None:
+    """Raise DataError for rows that nothing can be learned from; `splits` are those of all rows, usable or not."""
     labels: dict[str, dict[str, int]] = {}
     for item in table.group_by(["split", "label"]).aggregate([([], "count_all")]).to_pylist():
         labels.setdefault(item["split"], {})[item["label"]] = item["count_all"]
@@ -221,4 +230,24 @@ def _check_learnable(table: pa.Table, data: DataConfig, rejects: Sequence[Reject
     if data.limit is not None:
         where += f" (data.limit: {data.limit})"
     if problems := labels_problems(labels, where, count_by(reject.code for reject in rejects)):
+        if any(split not in labels for split in SPLITS):
+            problems += _why_set_aside(rejects, splits.unique().to_pylist(), where, longest_key(tuple(data.modalities)))
         raise DataError(problems)
+
+
+def _why_set_aside(rejects: Sequence[Reject], splits: Sequence[str], where: str, longest: int) -> list[Problem]:
+    """One problem per fault that tends to be in all rows alike, with an example and the rule."""
+    first = {reject.code: reject for reject in reversed(rejects)}
+    problems = []
+    if bad := first.get("malformed-row"):
+        problems.append(
+            Problem(where, f"the first malformed row is {bad.source}: {bad.message}.", "Correct such rows.")
+        )
+    if bad := first.get("bad-key"):
+        rule = f"Keys hold no slash or control character, start with no dot and take at most {longest} bytes."
+        problems.append(Problem(where, f"{bad.key!r} ({bad.source}) is no usable key: {bad.message}.", rule))
+    if "unknown-split" in first:
+        odd = sorted(set(splits) - set(SPLITS))
+        names = ", ".join(map(repr, odd[:5])) + (f" and {len(odd) - 5} more" if len(odd) > 5 else "")
+        problems.append(Problem(where, f"the splits {names} are unknown.", f"Use {', '.join(SPLITS)}, spelt so."))
+    return problems

@@ -7,6 +7,9 @@ import re
 
 import fsspec
 
+from mmcore import storage
+from mmcore.errors import SourceError
+
 _PLAIN = re.compile(r"[^/:\\\0]+(?:/[^/:\\\0]+)*").fullmatch
 _DOTS = re.compile(r"(?:^|/)\.\.?(?:/|$)").search
 
@@ -35,5 +38,5 @@ def leads_out(ref: str) -> bool:
 
 
 def file_system(root: str) -> tuple[fsspec.AbstractFileSystem, str]:
-    """The file system of a remote root and the root's path on it."""
-    return fsspec.url_to_fs(root)  # type: ignore[no-any-return]
+    """The file system of a remote root and the root's path on it. Raises SourceError where its library is missing."""
+    return storage.file_system(root, root, SourceError)

@@ -7,7 +7,7 @@ import difflib
 import io
 import json
 from collections.abc import Sequence
-from dataclasses import dataclass, field
+from dataclasses import dataclass, field, replace
 from typing import Any
 
 import pyarrow as pa
@@ -16,6 +16,8 @@ from pyarrow import csv as pa_csv
 from mmcore.errors import Problem, SourceError
 
 LARGEST_BLOCK = 1 << 30
+LISTED = 20
+"""Columns of a manifest that a message names."""
 
 
 @dataclass(frozen=True)
@@ -60,12 +62,16 @@ def read_sheet(data: bytes, file: str, wanted: dict[str, str]) -> Sheet:
 
 
 def _check_columns(file: str, wanted: dict[str, str], found: Sequence[str], hint: str = "") -> None:
+    absent = [column for column in wanted if column not in found]
+    if absent and hint:
+        raise SourceError(Problem(file, f"has no columns {', '.join(map(repr, absent))}.", hint))
+    names = ", ".join(map(repr, found[:LISTED])) + (f" and {len(found) - LISTED} more" if len(found) > LISTED else "")
     problems = []
     for column, setting in wanted.items():
-        if column not in found:
+        if column in absent:
             near = difflib.get_close_matches(column, found, n=1, cutoff=0.6)
-            fix = f"Did you mean {near[0]!r}?" if near else f"Its columns: {', '.join(map(repr, found))}."
-            problems.append(Problem(file, f"has no column {column!r}, which {setting} names.", hint or fix))
+            fix = (f"Did you mean {near[0]!r}? " if near else "") + f"Its columns: {names}."
+            problems.append(Problem(file, f"has no column {column!r}, which {setting} names.", fix))
         elif list(found).count(column) > 1:
             problems.append(
                 Problem(file, f"has {list(found).count(column)} columns {column!r}.", "Rename all but one.")
@@ -116,9 +122,24 @@ def _read_csv(data: bytes, file: str, wanted: dict[str, str], delimiter: str) ->
         )
     except pa.ArrowInvalid as error:
         raise SourceError(Problem(file, f"cannot be read ({error}).", "It must be well-formed.")) from error
+    if malformed:
+        malformed = _with_lines(malformed, data, delimiter, len(header))
     skipped = {row.number for row in malformed}
     numbers = (number for number in range(1, table.num_rows + len(malformed) + 1) if number not in skipped)
     return Sheet(table.select(list(wanted)), pa.array(numbers, pa.int64()), malformed)
+
+
+def _with_lines(malformed: list[Malformed], data: bytes, delimiter: str, fields: int) -> list[Malformed]:
+    """The same rows, their messages with the line on which each starts."""
+    with io.TextIOWrapper(io.BytesIO(data), encoding="utf-8-sig", newline="") as text:
+        reader, starts, start = csv.reader(text, delimiter=delimiter), [], 1
+        for cells in reader:
+            if cells and len(cells) != fields:
+                starts.append(start)
+            start = reader.line_num + 1
+    if len(starts) != len(malformed):  # Arrow splits these rows in another way
+        return malformed
+    return [replace(bad, message=f"line {n}: {bad.message}") for bad, n in zip(malformed, starts, strict=True)]
 
 
 def _read_jsonl(data: bytes, file: str, wanted: dict[str, str]) -> Sheet:
@@ -130,7 +151,11 @@ def _read_jsonl(data: bytes, file: str, wanted: dict[str, str]) -> Sheet:
     malformed: list[Malformed] = []
     names: dict[str, None] = {}
     key_column = next(iter(wanted))
-    for number, line in enumerate(filter(bytes.strip, data.removeprefix(b"\xef\xbb\xbf").split(b"\n")), start=1):
+    number = 0
+    for line_number, line in enumerate(data.removeprefix(b"\xef\xbb\xbf").split(b"\n"), start=1):
+        if not line.strip():
+            continue
+        number += 1
         row: Any = None
         try:
             row = decode(line.decode())
@@ -139,7 +164,8 @@ def _read_jsonl(data: bytes, file: str, wanted: dict[str, str]) -> Sheet:
         except (ValueError, AttributeError, TypeError) as error:
             key = row.get(key_column) if isinstance(row, dict) else None
             reason = f"the line is not a JSON object ({error})" if not isinstance(row, dict) else str(error)
-            malformed.append(Malformed(number, key if isinstance(key, str) and key.isprintable() else "", reason))
+            named = key if isinstance(key, str) and key.isprintable() else ""
+            malformed.append(Malformed(number, named, f"line {line_number}: {reason}"))
             continue
         numbers.append(number)
         for column, text in zip(wanted, texts, strict=True):

@@ -1,5 +1,6 @@
 from __future__ import annotations
 
+import sys
 from collections.abc import Sequence
 from pathlib import Path
 from typing import Any
@@ -141,6 +142,25 @@ def test_data_that_nothing_can_be_learned_from(tmp_path: Path) -> None:
     assert "no usable row has split 'val' (train 2, val 0, test 1; set aside: missing-label 1)" in text
     assert "one label, 'x'" in text
     assert "test has a label that no row of train has: 'y'" in text
+
+
+def test_faults_of_all_rows_come_with_an_example_and_the_rule(tmp_path: Path) -> None:
+    rows = ["i/a,x,train,p,w", "b,x,TRAIN,p,w", "c,y,dev,p,w", '"d\n",x', "e,x"]
+    with pytest.raises(DataError) as caught:
+        read_manifest(_config(_write(tmp_path, rows)))
+    text = str(caught.value)
+    assert "'i/a' (m.csv, row 1) is no usable key: the key holds '/'. Keys hold no slash" in text
+    assert "at most 85 bytes" in text
+    assert "the splits 'TRAIN', 'dev' are unknown. Use train, val, test, spelt so." in text
+    assert "the first malformed row is m.csv, row 4: line 5: the row has 2 fields, and the header 5" in text
+    assert len(caught.value.problems) == 6
+
+
+def test_data_behind_a_library_that_is_not_there(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
+    monkeypatch.setitem(sys.modules, "s3fs", None)
+    for manifest in ("s3://bucket/m.csv", "s3://bucket/*.csv"):
+        with pytest.raises(SourceError, match=r"not installed .* Run: pip install 'mmcore\[s3\]'"):
+            read_manifest(_config(manifest))
 
 
 EDGE_CASES = {

@@ -1,11 +1,14 @@
 from __future__ import annotations
 
 import os
+import sys
 from pathlib import Path
 
 import fsspec
 import pytest
+from fsspec.implementations.memory import MemoryFileSystem
 
+from mmcore.errors import SourceError
 from mmcore.sources.fingerprints import fingerprints
 from mmcore.sources.keys import escape, longest_key, why_unfit
 from mmcore.sources.paths import inside
@@ -73,3 +76,16 @@ def test_fingerprints_on_a_bucket() -> None:
     assert fingerprints("memory://media", ["i/a"], "stat") != first[:1]
     hashed = "sha256:3fc4ccfe745870e2c0d99f71f30ff065"  # printf two | sha256sum
     assert fingerprints("memory://media", ["i/a"], "sha256") == [hashed]
+
+
+def test_buckets_that_cannot_be_read(monkeypatch: pytest.MonkeyPatch) -> None:
+    monkeypatch.setitem(sys.modules, "s3fs", None)
+    with pytest.raises(SourceError, match=r"^s3://bucket/data: .* Run: pip install 'mmcore\[s3\]'$"):
+        fingerprints("s3://bucket/data", ["a"], "stat")
+
+    def refuse(*_: object, **__: object) -> None:
+        raise RuntimeError("Unable to locate credentials")
+
+    monkeypatch.setattr(MemoryFileSystem, "ls", refuse)
+    with pytest.raises(SourceError, match="cannot be listed .Unable to locate credentials.* Check data.root"):
+        fingerprints("memory://private", ["a"], "stat")

@@ -59,7 +59,10 @@ def test_rows_that_cannot_be_read_are_named_and_the_others_kept() -> None:
     assert sheet.table["id"].to_pylist() == ["a", "d"]
     assert sheet.numbers.to_pylist() == [1, 4]
     assert [(bad.number, bad.key) for bad in sheet.malformed] == [(2, "b"), (3, "c\n1")]
-    assert "2 fields, and the header 3" in sheet.malformed[0].message
+    assert [bad.message for bad in sheet.malformed] == [
+        "line 3: the row has 2 fields, and the header 3",
+        "line 4: the row has 4 fields, and the header 3",
+    ]
 
     lines = [
         '{"id": "a", "label": "x", "image": "p"}',
@@ -71,6 +74,7 @@ def test_rows_that_cannot_be_read_are_named_and_the_others_kept() -> None:
     sheet = read_sheet("\n".join(lines).encode(), "m.jsonl", WANTED)
     assert sheet.table["id"].to_pylist() == ["a"]
     assert [(bad.number, bad.key) for bad in sheet.malformed] == [(2, ""), (3, ""), (4, "d"), (5, "")]
+    assert read_sheet(b"\n\n[1]\n", "m.jsonl", WANTED).malformed[0].message.startswith("line 3: the line is not a JSON")
 
 
 def test_a_cell_may_be_longer_than_a_block() -> None:
@@ -85,7 +89,7 @@ def test_a_cell_may_be_longer_than_a_block() -> None:
         ("m.csv", b"", "empty"),
         ("m.csv", b"\n\n", "no column 'id'"),
         ("m.csv", b"id;label;image\na;x;p\n", "separated by ';'"),
-        ("m.csv", b"id,lable,image\na,x,p\n", "Did you mean 'lable'"),
+        ("m.csv", b"id,lable,image\na,x,p\n", r"Did you mean 'lable'\? Its columns: 'id', 'lable', 'image'"),
         ("m.csv", b"id,label,image,label\na,x,p,x\n", "2 columns 'label'"),
         ("m.csv", "id,label,image\na,garçon,p\n".encode("latin-1"), "line 2 is not valid UTF-8"),
         ("m.jsonl", b'{"id": "a", "image": "p"}\n', "no column 'label'"),
@@ -103,6 +107,12 @@ def test_all_missing_columns_are_named_at_once() -> None:
     with pytest.raises(SourceError) as caught:
         read_sheet(b"Id,picture\na,x\n", "m.csv", WANTED)
     assert len(caught.value.problems) == 3
+    with pytest.raises(SourceError) as caught:
+        read_sheet(b"id;label;image\na;x;p\n", "m.csv", WANTED)
+    (problem,) = caught.value.problems
+    assert problem.what == "has no columns 'id', 'label', 'image'."
+    with pytest.raises(SourceError, match=r"'c19' and 5 more\.$"):
+        read_sheet((",".join(["id", "label", *(f"c{n}" for n in range(2, 25))]) + "\n").encode(), "m.csv", WANTED)
 
 
 def test_parquet_columns_that_are_no_text() -> None:
