@@ -6,6 +6,7 @@ from collections.abc import Mapping, Sequence
 
 from mmcore.errors import TooManyRejectsError
 from mmcore.records import Json, Reject, count_by
+from mmcore.shards.exclusions import FOLDER, PASSING
 
 EXAMPLES = 5
 
@@ -46,7 +47,13 @@ class RejectBudget:
         share = f"{self._rejected:,} of {self._rows:,} rows ({self._rejected / self._rows:.1%})"
         what = f"{share} have been set aside so far, and data.max_rejected allows {self._share:.1%}: {counts}."
         fix = "Correct or remove these rows and files, or raise data.max_rejected, and run the same command again; "
-        return "\n".join([what, *map(_line, _examples(causes, codes)), f"{fix}what was finished is kept."])
+        lines = [what, *map(_line, _examples(causes, codes)), f"{fix}what was finished is kept."]
+        if lasting := sorted({reject.code for reject in causes if reject.circumstantial} - PASSING):
+            lines.append(
+                f"What was set aside as {' or '.join(lasting)} is tried again once its file below {FOLDER}/ in "
+                "the output is removed."
+            )
+        return "\n".join(lines)
 
 
 def _examples(causes: Sequence[Reject], codes: Mapping[str, int]) -> list[Reject]:

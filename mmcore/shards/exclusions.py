@@ -2,6 +2,7 @@
 
 Each is a file of its own, so that runs that share a root never overwrite one another's. It holds only for the
 source it was met with: an edited file gets a new chance, and removing the file gives the old one another.
+What may pass by itself is excluded for one run only, and has no file.
 """
 
 from __future__ import annotations
@@ -13,6 +14,8 @@ from mmcore.records import Json, digest
 from mmcore.storage import Store
 
 FOLDER = "exclusions"
+PASSING = frozenset({"io-error"})
+"""Codes that the next run tries again: a file's rights or a disk are mended without a change of the file."""
 
 
 @dataclass(frozen=True)
@@ -25,6 +28,11 @@ class Exclusion:
     """Digest of the reference and fingerprint (or text) that it was met with."""
     code: str
     message: str
+
+    @property
+    def lasting(self) -> bool:
+        """Whether later runs keep to it."""
+        return self.code not in PASSING
 
     @property
     def path(self) -> str:

@@ -103,10 +103,12 @@ def _alone(job: ShardJob, name: str) -> dict[str, Json] | Setback:
 
 
 def _without(job: ShardJob, exclusions: Sequence[Exclusion], name: str, progress: Progress) -> ShardJob:
-    """The job with these cells excluded, which is remembered for later runs."""
+    """The job with these cells excluded, which is remembered for later runs where it would not pass by itself."""
     for exclusion in exclusions:
-        exclusion.publish(job.store)
-        progress.log(f"{name}: {exclusion.modality} of {exclusion.key!r} is set aside: {exclusion.message}.")
+        if exclusion.lasting:
+            exclusion.publish(job.store)
+        how = "set aside" if exclusion.lasting else "set aside for this run"
+        progress.log(f"{name}: {exclusion.modality} of {exclusion.key!r} is {how}: {exclusion.message}.")
     recipe = with_exclusions(job.recipe, exclusions)
     if recipe.digest == job.recipe.digest:
         raise StageError(f"{name}: what was set aside for it still keeps it from being made: {exclusions[0]}.")

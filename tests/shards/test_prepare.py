@@ -12,8 +12,10 @@ from mmcore.config import ComputeConfig
 from mmcore.errors import DataError, StageError, TooManyRejectsError
 from mmcore.parallel import Died, Pool, open_pool
 from mmcore.progress import Silent
-from mmcore.records import Dataset, count_by
+from mmcore.records import Dataset, Reject, count_by
 from mmcore.shards import prepare as module
+from mmcore.shards import write
+from mmcore.shards.budget import RejectBudget
 from mmcore.shards.plan import plan_shards
 from mmcore.shards.prepare import prepare
 from mmcore.shards.read import read_index, read_members
@@ -134,6 +136,14 @@ def test_too_many_rejects_stop_the_run_with_reasons(bench: Bench, serial: Pool) 
     assert count_by(reject.code for reject in rejects) == {"empty-text": 4, "no-modality": 1}
 
 
+@pytest.mark.parametrize(("code", "lasting"), [("time-limit", True), ("codec-died", True), ("io-error", False)])
+def test_the_budget_says_how_to_try_again(code: str, lasting: bool) -> None:
+    reject = Reject("k", "image", code, "no end", "i/k.png", circumstantial=True)
+    with pytest.raises(TooManyRejectsError) as caught:
+        RejectBudget(10, 0.05).add([reject], 1)
+    assert (f"as {code} is tried again once its file below exclusions/" in str(caught.value)) == lasting
+
+
 def test_too_many_rows_without_a_key_stop_it_before_anything_is_made(bench: Bench) -> None:
     for n in range(4):
         bench.rows[f"k0{n}/"] = ["even", "train", "", "note"]
@@ -180,6 +190,29 @@ def test_samples_that_kill_or_hang_are_set_aside_and_remembered(bench: Bench, ta
     # An edited text gets another chance.
     bench.rows["k0006"][3] = "calm"
     assert len(prepare(bench.write(), bench.store, Deadly(), Silent()).rejects) == 2
+
+
+def test_files_that_could_not_be_read_are_tried_again_by_the_next_run(
+    bench: Bench, serial: Pool, tally: Tally, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    config = bench.write()
+    real = write.read_source
+
+    def locked(root: str, ref: str, *args: Any) -> Any:
+        if "k0006" in ref:
+            raise PermissionError(13, "Permission denied")
+        return real(root, ref, *args)
+
+    with monkeypatch.context() as patch:
+        patch.setattr(write, "read_source", locked)
+        dataset = prepare(config, bench.store, serial, tally)
+    (reject,) = dataset.rejects
+    assert (reject.key, reject.code, reject.circumstantial) == ("k0006", "io-error", True)
+    assert any("set aside for this run: Permission denied" in line for line in tally.lines)
+    assert bench.store.listing("exclusions") == {}
+    again = Tally()
+    assert prepare(config, bench.store, serial, again).rejects == ()
+    assert again.done == 1
 
 
 def test_a_shard_that_dies_elsewhere_fails_with_its_name(bench: Bench, monkeypatch: pytest.MonkeyPatch) -> None:
