@@ -9,7 +9,7 @@ import os
 import shutil
 import wave
 from collections.abc import Callable, Iterator, Sequence
-from contextlib import closing
+from contextlib import closing, contextmanager
 from dataclasses import dataclass
 from importlib.resources import files
 from importlib.util import find_spec
@@ -67,12 +67,15 @@ def make_digits(folder: Path, *, samples: int = 2000, seed: int = 0, progress: P
 
     Equal `samples` and `seed` give equal bytes. Handwriting, voices and wordings are disjoint between the splits.
     A folder that holds this very sample is left as it is. It appears whole or not at all.
-    Raises InputError for fewer than 100 samples, a folder that holds something else, or without the extra `samples`.
+    Raises InputError for fewer than 100 samples, a folder that holds something else or cannot be written, or without
+    the extra `samples`.
     """
     progress = progress or Silent()
     folder = Path(folder).resolve()
     marker = {"sample": "digits", "version": VERSION, "samples": samples, "seed": seed}
-    if _is_there(folder, marker):
+    with _unwritable_named(folder):
+        there = _is_there(folder, marker)
+    if there:
         progress.log(f"{folder}: the sample is there already; nothing to do.")
         return folder / "manifest.csv"
     if samples < FEWEST:
@@ -81,14 +84,24 @@ def make_digits(folder: Path, *, samples: int = 2000, seed: int = 0, progress: P
         raise InputError(Problem("sentences", "num2words is not installed.", "Run: pip install 'mmcore[samples]'"))
     need_espeak()
     unfinished = folder.parent / f".{folder.name}.unfinished"
-    shutil.rmtree(unfinished, ignore_errors=True)
-    for modality in ENDINGS:
-        (unfinished / modality).mkdir(parents=True)
-    _write(unfinished, samples, seed, progress)
-    shutil.copyfile(str(files("mmcore.samples") / "pipeline.yaml"), unfinished / "pipeline.yaml")
-    (unfinished / MARKER).write_text(json.dumps(marker) + "\n", encoding="utf-8")
-    os.replace(unfinished, folder)  # an empty folder may be in its place
+    with _unwritable_named(folder):
+        shutil.rmtree(unfinished, ignore_errors=True)
+        for modality in ENDINGS:
+            (unfinished / modality).mkdir(parents=True)
+        _write(unfinished, samples, seed, progress)
+        shutil.copyfile(str(files("mmcore.samples") / "pipeline.yaml"), unfinished / "pipeline.yaml")
+        (unfinished / MARKER).write_text(json.dumps(marker) + "\n", encoding="utf-8")
+        os.replace(unfinished, folder)  # an empty folder may be in its place
     return folder / "manifest.csv"
+
+
+@contextmanager
+def _unwritable_named(folder: Path) -> Iterator[None]:
+    try:
+        yield
+    except OSError as error:
+        what = f"cannot be written ({error.strerror or error})."
+        raise InputError(Problem(str(folder), what, "Name a folder that you may write to.")) from error
 
 
 def _is_there(folder: Path, marker: dict[str, Json]) -> bool:
@@ -105,8 +118,17 @@ def _is_there(folder: Path, marker: dict[str, Json]) -> bool:
         return True
     if found is None and not any(folder.iterdir()):
         return False
-    holds = f"it holds another sample ({json.dumps(found)})." if found else "it is not empty."
+    holds = f"it holds another sample{_in_words(found)}." if found else "it is not empty."
     raise InputError(Problem(str(folder), holds, "Name a folder that is new or empty, or remove it first."))
+
+
+def _in_words(marker: Json) -> str:
+    """Which sample a marker names, in brackets, as far as it says so."""
+    try:
+        said = f" ({marker['sample']}: {marker['samples']} samples with seed {marker['seed']}"
+        return said + (")" if marker["version"] == VERSION else ", made by another version of mmcore)")
+    except (KeyError, TypeError):
+        return ""
 
 
 def _write(folder: Path, count: int, seed: int, progress: Progress) -> None:

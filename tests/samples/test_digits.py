@@ -1,9 +1,11 @@
 """The digits sample: complete, deterministic, disjoint between splits, broken only on purpose."""
 
 import csv
+import errno
 import hashlib
 import importlib.util
 import json
+import os
 import subprocess
 import sys
 from collections import Counter
@@ -128,8 +130,18 @@ def test_made_again_it_does_nothing_and_says_so(made):
     assert {file: file.stat().st_mtime_ns for file in made.parent.rglob("*")} == before
 
 
+@pytest.mark.parametrize("code", [errno.EACCES, errno.EROFS])
+def test_a_folder_that_cannot_be_written_is_named(tmp_path, monkeypatch, code):
+    def refuse(*_, **__):
+        raise OSError(code, os.strerror(code))
+
+    monkeypatch.setattr(Path, "mkdir", refuse)
+    with pytest.raises(InputError, match=f"/new: cannot be written .{os.strerror(code)}"):
+        make_digits(tmp_path / "new", samples=100)
+
+
 def test_a_folder_that_holds_something_else_is_refused_and_left(made, tmp_path):
-    with pytest.raises(InputError, match="another sample"):
+    with pytest.raises(InputError, match=rf"another sample \(digits: {SAMPLES} samples with seed 3\)\."):
         make_digits(made.parent, samples=SAMPLES, seed=4)
     (tmp_path / "mine.txt").write_text("precious")
     with pytest.raises(InputError, match="not empty"):
