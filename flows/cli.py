@@ -111,6 +111,7 @@ def report(
 
     config = load(file, overrides or ())
     store = Store(config.output)
+    store.check_layout()
     record = latest_record(store, config.name, run_id)
     path = f"runs/{record['run_id']}/report/index.html"
     store.publish_bytes(path, build_report(store, record).encode())

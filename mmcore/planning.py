@@ -90,6 +90,7 @@ def make_plan(config: RunConfig, store: Store) -> Plan:
 
     Raises SourceError and DataError with all problems of the manifest.
     """
+    store.check_layout()
     shards, entries, steps = foresee_shards(config, store)
     encoders = foresee_encoders(config, entries, shards.classes, shards.modalities, store)
     models = foresee_models(config, entries, encoders, store)
@@ -118,6 +119,7 @@ def check_inputs(config: RunConfig) -> str:
     problems: list[Problem] = []
     found: list[ShardPlan] = []
     for look in (
+        Store(config.output).check_layout,
         lambda: found.append(foresee_shards(config, Store(config.output))[0]),
         lambda: plan_models(config),
         lambda: device_of(config.compute),
