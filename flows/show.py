@@ -134,7 +134,7 @@ def _leaderboard(record: dict[str, Json]) -> Table:
     table.add_column("", no_wrap=True)
     without_one = [f"without {name}" for name in modalities] if len(modalities) > 1 else []
     for column in (f"val {metric}", "accuracy", "95% interval", "macro F1", "log loss", *without_one):
-        table.add_column(column, justify="right", no_wrap=column == "95% interval")
+        table.add_column(column, justify="right", no_wrap=column in ("accuracy", "95% interval"))
     for row in record["leaderboard"]["rows"]:
         without = row["without"]
         name = escape(row["model"])
