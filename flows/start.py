@@ -130,6 +130,9 @@ def _interruptible() -> Iterator[Callable[[], None]]:
         for number in before:
             signal.signal(number, stop)
 
+    # Python's helper process for semaphores would tell of those that workers held; the system takes them back.
+    told = filter(None, [os.environ.get("PYTHONWARNINGS"), "ignore:resource_tracker:UserWarning"])
+    os.environ["PYTHONWARNINGS"] = ",".join(told)
     before = {number: signal.getsignal(number) for number in (signal.SIGINT, signal.SIGTERM)}
     listen()
     try:

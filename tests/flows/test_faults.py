@@ -81,7 +81,7 @@ def test_too_many_rejects_stop_the_run_and_say_which(own_sample: Path, server: S
         file.write_bytes(data[: len(data) * 2 // 3])
     done = mmcore("run", own_sample / "pipeline.yaml", *SMALL, env=server.env)
     assert done.returncode == 3, done.stdout + done.stderr
-    for text in ("truncated", "max_rejected", "5%"):
+    for text in ("truncated", "max_rejected", "5.0%"):
         assert text in done.stderr, done.stderr
     assert "Traceback" not in done.stderr
     # With a higher limit the same command goes on from the shards that were made.

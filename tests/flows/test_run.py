@@ -41,7 +41,7 @@ def flow_run_of(run: tuple[Path, str]) -> str:
 class TestOutput:
     def test_it_says_what_happened(self, first_run: tuple[Path, str]) -> None:
         _, printed = first_run
-        for word in ("prepare", "extract", "train", "evaluate", "rejects", "accuracy", "report", "UI http"):
+        for word in ("prepare", "extract", "train", "evaluate", "rejected", "accuracy", "report", "UI http"):
             assert word in printed
 
     def test_everything_is_where_the_design_says(self, first_run: tuple[Path, str]) -> None:
