@@ -11,6 +11,7 @@ from collections.abc import Iterator
 from pathlib import Path
 
 import httpx
+import psutil
 import pytest
 
 from tests.flows.conftest import BIN, SMALL, Server, mmcore
@@ -190,6 +191,10 @@ class TestServe:
         assert (schedule["schedule"]["cron"], schedule["schedule"]["timezone"]) == ("0 2 * * *", "Europe/Lisbon")
         flow_run = deployed.wait(deployed.start("own", {}))
         assert flow_run["state"]["type"] == "COMPLETED", flow_run["state"]["message"]
+        # The run is complete before its process has ended, and an interrupt then would reach it in its last words.
+        deadline = time.monotonic() + 60
+        while psutil.Process(serving.pid).children() and time.monotonic() < deadline:
+            time.sleep(0.2)
         serving.send_signal(signal.SIGINT)
         printed, errors = serving.communicate(timeout=60)
         assert serving.returncode in (0, 130), printed + errors
