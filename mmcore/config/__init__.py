@@ -1,15 +1,7 @@
 """The pydantic models of one run's YAML: load, check, digest."""
 
 from mmcore.config.base import Part, Settings
-from mmcore.config.data import (
-    AudioSettings,
-    Columns,
-    DataConfig,
-    ImageSettings,
-    ModalitySettings,
-    ShardsConfig,
-    TextSettings,
-)
+from mmcore.config.data import Columns, DataConfig, ShardsConfig
 from mmcore.config.features import (
     CnnSettings,
     EncoderSettings,
@@ -30,6 +22,7 @@ from mmcore.config.fusion import (
     WeightedSettings,
 )
 from mmcore.config.load import load
+from mmcore.config.media import AudioSettings, ImageSettings, ModalitySettings, TextSettings
 from mmcore.config.run import ComputeConfig, DaskConfig, RunConfig
 
 __all__ = [

@@ -13,7 +13,7 @@ import soundfile
 import soxr
 from numpy.typing import NDArray
 
-from mmcore.config.data import AudioSettings
+from mmcore.config.media import AudioSettings
 from mmcore.modalities.base import Modality, Rejected
 from mmcore.modalities.chatter import stderr_dropped
 from mmcore.records import Json

@@ -58,9 +58,18 @@ class Rejected:
 class Member:
     """One modality of one sample, ready for a shard."""
 
-    data: bytes
+    parts: tuple[bytes, ...]
+    """What is stored: one file, or several where the modality is `several`."""
     facts: Mapping[str, Json]
     """Plain facts for the index: at least what `check` found, about the source as it came."""
+    signature: bytes | None = None
+    """What finds near-duplicates: see `Modality.signature`."""
+
+    @property
+    def data(self) -> bytes:
+        """The one part. Raises ValueError where there are several."""
+        (part,) = self.parts
+        return part
 
 
 class Modality(ABC, Generic[Value]):
@@ -97,6 +106,10 @@ class Modality(ABC, Generic[Value]):
     def load(self, data: bytes) -> Any:
         """A member's bytes as an encoder takes them (an array, or a str for text)."""
 
+    def signature(self, value: Value) -> bytes | None:
+        """A few bytes that are close to those of a near-duplicate, from the decoded value; None where it has none."""
+        return None
+
     def process(self, data: bytes) -> Member | Rejected:
         """A source file's bytes as a member: decode, check, normalise, encode."""
         if not data:
@@ -107,4 +120,4 @@ class Modality(ABC, Generic[Value]):
         facts = self.check(value)
         if isinstance(facts, Rejected):
             return facts
-        return Member(self.encode(self.normalise(value)), facts)
+        return Member((self.encode(self.normalise(value)),), facts, self.signature(value))

@@ -16,7 +16,7 @@ import numpy as np
 from numpy.typing import NDArray
 from PIL import Image, ImageOps, UnidentifiedImageError
 
-from mmcore.config.data import ImageSettings
+from mmcore.config.media import ImageSettings
 from mmcore.modalities.base import Modality, Rejected
 from mmcore.modalities.chatter import stderr_dropped
 from mmcore.records import Json

@@ -5,7 +5,7 @@ from __future__ import annotations
 import unicodedata
 from typing import ClassVar
 
-from mmcore.config.data import TextSettings
+from mmcore.config.media import TextSettings
 from mmcore.modalities.base import Modality, Rejected
 from mmcore.records import Json
 

@@ -6,7 +6,8 @@ from collections.abc import Mapping, Sequence
 from dataclasses import dataclass
 from itertools import groupby
 
-from mmcore.config.data import DataConfig, TextSettings
+from mmcore.config.data import DataConfig
+from mmcore.config.media import TextSettings
 from mmcore.config.run import RunConfig
 from mmcore.records import SPLITS, Json, Reject
 from mmcore.shards.cuts import cut

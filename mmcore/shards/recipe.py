@@ -10,7 +10,7 @@ from typing import Any
 
 from pydantic import TypeAdapter
 
-from mmcore.config.data import ModalitySettings
+from mmcore.config.media import ModalitySettings
 from mmcore.errors import StageError
 from mmcore.modalities.base import Modality
 from mmcore.records import DIGEST_LENGTH, Json, canonical_json, digest

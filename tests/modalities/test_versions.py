@@ -1,7 +1,7 @@
 """Guards `version` of the settings: other members for equal settings and input need a higher version.
 
 What is hashed is what a member holds, not how a codec's release happens to pack it.
-Where a change is wanted: raise `version` in mmcore/config/data.py, and put the new hash here.
+Where a change is wanted: raise `version` in mmcore/config/media/, and put the new hash here.
 """
 
 import hashlib
