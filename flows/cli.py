@@ -8,6 +8,7 @@ from typing import Annotated
 
 import typer
 
+from flows.shards_cli import shards_app
 from flows.start import ConfigFile, Overrides, quiet_prefect, show_run, with_exit_codes
 from mmcore import __version__
 
@@ -153,6 +154,8 @@ def serve(
 
     serve_pipeline(config, cron=cron, timezone=timezone, name=name or config.name)
 
+
+app.add_typer(shards_app, name="shards")
 
 sample_app = typer.Typer(no_args_is_help=True, help="Make a sample data set to try things out.")
 app.add_typer(sample_app, name="sample")

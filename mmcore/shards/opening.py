@@ -10,15 +10,14 @@ from typing import Any
 
 import numpy as np
 import pyarrow as pa
-from pyarrow import parquet
 
 from mmcore.errors import ConfigError, DamagedError, Problem, SourceError
 from mmcore.modalities.base import Modality
-from mmcore.records import SPLITS, Dataset, Json
+from mmcore.records import SPLITS, Dataset, Json, ShardEntry
 from mmcore.shards.access import TarFile
 from mmcore.shards.cache import ShardCache
 from mmcore.shards.catalogue import Catalogue
-from mmcore.shards.read import read_dataset, read_index
+from mmcore.shards.read import read_dataset, read_index, table_of
 from mmcore.shards.reader import Shards
 from mmcore.shards.recipe import open_modality
 from mmcore.storage import Store, file_system
@@ -60,13 +59,25 @@ def open_shards(
     """`open_dataset` where the data set has been read already."""
     if unknown := set(splits) - set(SPLITS):
         raise ConfigError(Problem("splits", f"no split {min(unknown)!r}.", f"There are: {', '.join(SPLITS)}."))
-    entries = dataset.of(*splits)
+    return open_entries(store, dataset, dataset.of(*splits), columns=columns, cache=cache)
+
+
+def open_entries(
+    store: Store,
+    dataset: Dataset,
+    entries: Sequence[ShardEntry],
+    *,
+    columns: Sequence[str] = (),
+    cache: ShardCache | None = None,
+    removed_too: bool = False,
+) -> Shards:
+    """The samples of these shards of a data set, without those that it names as removed unless told otherwise."""
     with ThreadPoolExecutor(READERS) as pool:
         indexes = list(pool.map(lambda entry: read_index(store, entry), entries))
     files = [TarFile(store.url(e.tar.path), e.tar.size_bytes, e.tar.sha256) for e in entries if e.tar is not None]
     decoders = {name: MemberDecoder(settings) for name, settings in dataset.modalities.items()}
     shards = Shards(files, _catalogue(indexes, columns), cache=cache, decoders=decoders)
-    return _without(shards, getattr(dataset, "removed", {}))
+    return shards if removed_too else _without(shards, getattr(dataset, "removed", {}))
 
 
 def open_pairs(
@@ -82,8 +93,11 @@ def open_pairs(
     return Shards(files, _catalogue(indexes, columns), cache=cache)
 
 
-def find_dataset(store: Store, dataset: str | None = None, run: str | None = None) -> str:
-    """The digest of a data set below a root; see `open_dataset`. Raises ConfigError where there is none, or several."""
+def find_dataset(store: Store, dataset: str | None = None, run: str | None = None, *, name: str | None = None) -> str:
+    """The digest of a data set below a root: see `open_dataset`; the latest run is one of this name where there is one.
+
+    Raises ConfigError where there is none, or several.
+    """
     if dataset is not None:
         known = sorted(name.removesuffix(".json") for name in store.listing("datasets"))
         found = [name for name in known if name.startswith(dataset)]
@@ -96,7 +110,7 @@ def find_dataset(store: Store, dataset: str | None = None, run: str | None = Non
             raise ConfigError(Problem("run", f"no run {run!r} below {store.root}."))
         records = [store.read_json(f"runs/{run}/run.json")]
     else:
-        records = _runs(store)
+        records = [record for record in _runs(store) if name is None or record["name"] == name]
     for record in records:
         if record.get("dataset"):
             return str(record["dataset"])
@@ -147,7 +161,7 @@ def read_table(url: str) -> pa.Table:
     """A Parquet file anywhere. Raises DamagedError where it is missing or is none."""
     system, path = file_system(url, "index", SourceError)
     try:
-        return parquet.read_table(pa.BufferReader(system.cat_file(path)))
+        return table_of(system.cat_file(path))
     except FileNotFoundError:
         raise DamagedError(f"{url} is missing.") from None
     except pa.ArrowException as error:

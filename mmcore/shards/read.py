@@ -36,7 +36,15 @@ def read_index(store: Store, entry: ShardEntry) -> pa.Table:
         raise DamagedError(f"{store.url(file.path)} is missing; run again to make it.") from None
     if sha256(data) != file.sha256:
         raise DamagedError(f"{store.url(file.path)} is not the index that its receipt names; remove it and run again.")
-    return parquet.read_table(pa.BufferReader(data))
+    return table_of(data)
+
+
+def table_of(data: bytes) -> pa.Table:
+    """The table in a Parquet file's bytes.
+
+    Without Arrow's threads: now and then they abort a process that ends soon after (arrow#34314).
+    """
+    return parquet.ParquetFile(pa.BufferReader(data)).read(use_threads=False)
 
 
 def read_members(store: Store, entry: ShardEntry, modality: str) -> Iterator[tuple[str, bytes | None]]:
