@@ -12,10 +12,19 @@ from typing import TYPE_CHECKING, Any
 if TYPE_CHECKING:
     from mmcore.shards.cache import ShardCache
     from mmcore.shards.datasets import ShardDataset, ShardLoader, ShardStream
-    from mmcore.shards.opening import open_dataset, open_pairs
+    from mmcore.shards.opening import open_dataset, open_pairs, open_tars
     from mmcore.shards.reader import Shards
 
-__all__ = ["ShardCache", "ShardDataset", "ShardLoader", "ShardStream", "Shards", "open_dataset", "open_pairs"]
+__all__ = [
+    "ShardCache",
+    "ShardDataset",
+    "ShardLoader",
+    "ShardStream",
+    "Shards",
+    "open_dataset",
+    "open_pairs",
+    "open_tars",
+]
 
 _HOMES = {
     "ShardCache": "cache",
@@ -25,6 +34,7 @@ _HOMES = {
     "Shards": "reader",
     "open_dataset": "opening",
     "open_pairs": "opening",
+    "open_tars": "opening",
 }
 
 

@@ -17,6 +17,7 @@ from mmcore.records import SPLITS, Dataset, Json, ShardEntry
 from mmcore.shards.access import TarFile
 from mmcore.shards.cache import ShardCache
 from mmcore.shards.catalogue import Catalogue
+from mmcore.shards.foreign import Scattered, index_of
 from mmcore.shards.read import read_dataset, read_index, table_of
 from mmcore.shards.reader import Shards
 from mmcore.shards.recipe import open_modality
@@ -91,6 +92,42 @@ def open_pairs(
         indexes = list(pool.map(lambda pair: read_table(os.fspath(pair[1])), pairs))
     files = [TarFile(plain_path(os.fspath(tar))) for tar, _ in pairs]
     return Shards(files, _catalogue(indexes, columns), cache=cache)
+
+
+def open_tars(
+    tars: str | Sequence[str],
+    *,
+    indexes: str | os.PathLike[str] | None = None,
+    scattered: Scattered = "error",
+    cache: ShardCache | None = None,
+) -> Shards:
+    """The samples of tars that other tools wrote, grouped as webdataset does: paths, URLs, or patterns with `*`.
+
+    Each tar is read once for its index: where every member is, and its checksum, by which later reads are checked.
+    `indexes` is where these are saved: a folder, `"beside"` the tars (`NAME.tar.index.parquet`), or nowhere. A saved
+    one is used for as long as the tar's size and time (or version) stay the same. Samples have no label; fields are
+    what follows the key, as `jpg` or `seg.png`. Members of a sample that do not follow each other are an error, since
+    webdataset would make two samples of them, or are put together with `scattered="join"`.
+
+    Raises DamagedError for a tar that is damaged or missing, and SourceError where members cannot be grouped.
+    """
+    patterns = [tars] if isinstance(tars, str) else list(tars)
+    urls = [url for pattern in patterns for url in _matching(plain_path(os.fspath(pattern)))]
+    folder = None if indexes is None else os.fspath(indexes)
+    with ThreadPoolExecutor(READERS) as pool:
+        found = list(pool.map(lambda url: index_of(url, folder, scattered), urls))
+    return Shards([TarFile(url) for url in urls], _catalogue(found, ()), cache=cache, escaped=False)
+
+
+def _matching(pattern: str) -> list[str]:
+    """The files that a pattern names, by name. Raises SourceError where there are none."""
+    if not any(sign in pattern for sign in "*?["):
+        return [pattern]
+    system, path = file_system(pattern, "tars", SourceError)
+    found = sorted(str(one) for one in system.glob(path))
+    if not found:
+        raise SourceError(Problem("tars", f"nothing matches {pattern}."))
+    return [one if "://" not in pattern else str(system.unstrip_protocol(one)) for one in found]
 
 
 def find_dataset(store: Store, dataset: str | None = None, run: str | None = None, *, name: str | None = None) -> str:
