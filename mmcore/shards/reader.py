@@ -128,7 +128,9 @@ class Shards:
         key = part.table["key"][error.row].as_py()
         url = self.files[int(part.shard[error.row])].url
         member = f"{escape(key) if self._escaped else key}.{name}" + (f".{error.part:03d}" if error.several else "")
-        return DamagedError(f"{url}: member {member} (sample {key!r}) is {error}; remove the tar and make it again.")
+        return DamagedError(
+            f"{url}: member {member} (sample {key!r}) is {error}; remove the tar and run again, or fetch it again."
+        )
 
 
 class _DamagedMemberError(Exception):
