@@ -13,6 +13,7 @@ from mmcore.evaluation.evaluate import foresee_evaluations
 from mmcore.features.extract import foresee_encoders
 from mmcore.fusion.fit import foresee_models
 from mmcore.fusion.planned import plan_models
+from mmcore.quality.curate import foresee_removed
 from mmcore.records import Json, Reject, Step, count_by
 from mmcore.shards.plan import ShardPlan
 from mmcore.shards.prepare import foresee_shards
@@ -91,12 +92,14 @@ def make_plan(config: RunConfig, store: Store) -> Plan:
     Raises SourceError and DataError with all problems of the manifest.
     """
     store.check_layout()
-    shards, entries, steps = foresee_shards(config, store)
+    shards, made, steps = foresee_shards(config, store)
+    entries, removing = foresee_removed(config, made, store)
     encoders = foresee_encoders(config, entries, shards.classes, shards.modalities, store)
     models = foresee_models(config, entries, encoders, store)
     evaluations = foresee_evaluations(config, entries, encoders, models, store)
     every = (
         *steps,
+        *removing,
         *(step for _, found in encoders for step in found),
         *(step for _, step in models),
         *(step for _, step in evaluations),

@@ -5,7 +5,7 @@ from __future__ import annotations
 import hashlib
 import json
 from collections.abc import Iterable, Mapping
-from dataclasses import asdict, dataclass, field
+from dataclasses import asdict, dataclass, field, replace
 from typing import Any, Literal
 
 Json = Any
@@ -15,6 +15,9 @@ DIGEST_LENGTH = 32
 """Hex digits kept of a SHA-256: 128 bits, enough that no two outputs ever meet."""
 
 SPLITS = ("train", "val", "test")
+
+WITHOUT = "-without-"
+"""Stands in a shard's name of labels before the digest of the keys that are left out of it."""
 
 
 def canonical_json(value: Json) -> bytes:
@@ -80,6 +83,15 @@ class ShardEntry:
     present: Mapping[str, int] = field(default_factory=dict)
     tar: DataFile | None = None
     index: DataFile | None = None
+    removed: tuple[str, ...] = ()
+    """Keys in it that are left out of all learning; `labels` then tells so too."""
+
+    def without(self, keys: Iterable[str]) -> ShardEntry:
+        """The entry with these keys left out, which renames only its `labels`."""
+        removed = tuple(keys)
+        if not removed or self.labels is None:
+            return self
+        return replace(self, removed=removed, labels=f"{self.labels}{WITHOUT}{digest(list(removed))}")
 
     def as_json(self) -> dict[str, Json]:
         return asdict(self)
@@ -87,7 +99,7 @@ class ShardEntry:
     @classmethod
     def from_json(cls, value: Mapping[str, Json]) -> ShardEntry:
         files = {name: DataFile(**value[name]) if value[name] else None for name in ("tar", "index")}
-        return cls(**{**value, **files})
+        return cls(**{**value, **files, "removed": tuple(value.get("removed", ()))})
 
 
 @dataclass(frozen=True)
@@ -102,6 +114,9 @@ class Dataset:
     """Modality name to the settings its members were written with (`Settings.recipe()`)."""
     facts: Mapping[str, Json] = field(default_factory=dict)
     """Counts that people look at: per split, class and modality."""
+    removed: Mapping[str, str] = field(default_factory=dict)
+    """Keys of samples that lie in shards and yet are left out, each with the reason: `duplicate-across-splits` (val
+    or test has it too) or `duplicate`. Whoever reads samples skips them."""
 
     @property
     def digest(self) -> str:
@@ -119,6 +134,7 @@ class Dataset:
             "classes": list(self.classes),
             "modalities": dict(self.modalities),
             "facts": dict(self.facts),
+            "removed": dict(self.removed),
         }
 
     @classmethod
@@ -130,6 +146,7 @@ class Dataset:
             classes=tuple(value["classes"]),
             modalities=value["modalities"],
             facts=value["facts"],
+            removed=value.get("removed", {}),
         )
 
 
@@ -182,6 +199,15 @@ class Step:
 
     def as_json(self) -> dict[str, Json]:
         return asdict(self)
+
+
+def labels_change(old: Iterable[str], new: Iterable[str]) -> str:
+    """What differs between two lists of shards' `labels`, in a person's words; empty where nothing does."""
+    old, new = list(old), list(new)
+    if old == new:
+        return ""
+    same = [one.partition(WITHOUT)[0] for one in old] == [one.partition(WITHOUT)[0] for one in new]
+    return "other duplicates removed" if same else "labels changed"
 
 
 def count_by(items: Iterable[str]) -> dict[str, int]:

@@ -5,10 +5,11 @@ from __future__ import annotations
 from prefect import task
 from prefect.artifacts import create_table_artifact
 from prefect.cache_policies import NO_CACHE
+from rich.markup import escape
 
 from mmcore.modalities.base import REASONS
+from mmcore.quality.curate import curate, duplicates_line
 from mmcore.records import Dataset, count_by
-from mmcore.shards.prepare import prepare
 from tasks.context import Run
 
 SHOWN_REJECTS = 1_000
@@ -19,7 +20,7 @@ SHOWN_REJECTS = 1_000
 def prepare_shards(run: Run) -> str:
     """Make the shards that are not there yet; the data set's digest."""
     with run.stage("prepare", run.config.name) as progress:
-        dataset = prepare(run.config, run.store, run.pool, progress, run.shards)
+        dataset = curate(run.config, run.store, run.pool, progress, run.shards)
     run.write(dataset=dataset.digest)
     _show(run, dataset)
     facts = dataset.facts
@@ -30,6 +31,8 @@ def prepare_shards(run: Run) -> str:
         f"[bold]prepare[/]    {progress.counted()}   {kept:,} rows kept · {rejected:,} rejected · "
         f"{lost:,} bad files set aside{progress.timed()}"
     )
+    if line := duplicates_line(dataset):
+        run.terminal.line(f"           {escape(line)}")
     return dataset.digest
 
 
@@ -38,7 +41,8 @@ def _show(run: Run, dataset: Dataset) -> None:
     create_table_artifact(
         key="quarantine-by-reason",
         table=[{"reason": code, "rejects": n, "meaning": REASONS.get(code, "")} for code, n in counts.items()],
-        description=f"{len(dataset.rejects):,} rejects in {dataset.rows:,} rows of {run.config.name}",
+        description=f"{len(dataset.rejects):,} rejects in {dataset.rows:,} rows of {run.config.name}"
+        + (f"; {line}" if (line := duplicates_line(dataset)) else ""),
     )
     if dataset.rejects:
         create_table_artifact(

@@ -21,6 +21,7 @@ LEVELS = [
     {"mmcore.training"},
     {"mmcore.sources", "mmcore.modalities", "mmcore.samples"},
     {"mmcore.shards"},
+    {"mmcore.quality"},
     {"mmcore.features"},
     {"mmcore.fusion"},
     {"mmcore.evaluation"},

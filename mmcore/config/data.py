@@ -8,6 +8,7 @@ from pydantic import BeforeValidator, Field, model_validator
 
 from mmcore.config.base import Part
 from mmcore.config.media import ModalitySettings
+from mmcore.config.quality import DuplicatesConfig
 
 
 def _fraction(value: Any) -> Any:
@@ -50,6 +51,8 @@ class DataConfig(Part):
     """Whether a row's modalities are one thing, or only of one class."""
     bad_modality: Literal["keep", "drop"] = "keep"
     """Keep a sample without its bad modality, or drop the sample."""
+    duplicates: DuplicatesConfig = DuplicatesConfig()
+    """What counts as the same sample twice, and what happens to it."""
     fingerprint: Literal["stat", "sha256"] = "stat"
     """Notice edited files by size and time, or by reading all their bytes."""
     limit: int | None = Field(None, ge=1)

@@ -47,6 +47,8 @@ class FitJob:
     train: tuple[ShardEntry, ...]
     val: tuple[ShardEntry, ...]
     device: str
+    removed: frozenset[str] = frozenset()
+    """Keys to learn nothing from."""
 
 
 @dataclass(frozen=True)
@@ -88,7 +90,8 @@ def encode_modality(  # noqa: PLR0917
     workers = pool if device == "cpu" else serial_pool(config.compute)
     if receipt is None:
         progress.log(f"{modality}: training the encoder ({plan.reason})")
-        job = FitJob(store, modality, settings, plan.recipe, dataset.of("train"), dataset.of("val"), device)
+        removed = frozenset(dataset.removed)
+        job = FitJob(store, modality, settings, plan.recipe, dataset.of("train"), dataset.of("val"), device, removed)
         receipt = _fitted(job, workers, progress)
         missing = _missing(store, entry, settings, shards, receipt)
         progress.advance(len(shards) - len(missing))
@@ -185,7 +188,7 @@ def _labelled(job: FitJob, shards: Sequence[ShardEntry]) -> Samples:
     for shard in shards:
         numbers = read_index(job.store, shard)["label"].to_pylist()
         for (key, value), label in zip(_values(job, shard), numbers, strict=True):
-            if value is not None:
+            if value is not None and key not in job.removed:
                 keys.append(key)
                 values.append(value)
                 labels.append(job.recipe["classes"].index(label))

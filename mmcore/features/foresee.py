@@ -10,7 +10,7 @@ from mmcore.config import NeuralEncoder, RunConfig, TrainedEncoder
 from mmcore.errors import DamagedError
 from mmcore.features.standing import UNKNOWN, choose_standing
 from mmcore.features.store import finished_views
-from mmcore.records import DataFile, EncoderEntry, Json, ShardEntry, Step, digest
+from mmcore.records import DataFile, EncoderEntry, Json, ShardEntry, Step, digest, labels_change
 from mmcore.storage import Store
 from mmcore.training.device import device_of
 
@@ -164,8 +164,8 @@ def _differences(old: Json, new: Json, modality: str) -> list[str]:
     if old["device"] != new["device"]:
         found.append(f"device changed: {old['device']} -> {new['device']}")
     found += [f"{modality} of {split} changed" for split in ("train", "val") if old[split] != new[split]]
-    if old["labels"] != new["labels"] and old["classes"] == new["classes"] and len(old["labels"]) == len(new["labels"]):
-        found.append("labels changed")
+    if old["classes"] == new["classes"] and len(old["labels"]) == len(new["labels"]):
+        found += filter(None, [labels_change(old["labels"], new["labels"])])
     return found or ["labels changed"]
 
 

@@ -77,7 +77,7 @@ def _candidates(
 
 
 def _keys_of(store: Store, entries: Sequence[ShardEntry]) -> dict[str, Hashes] | None:
-    """Hashes of all keys in val and in test; None where one of their shards is not made yet."""
+    """Hashes of all keys in val (and of those removed) and in test; None where one of their shards is not made yet."""
     from mmcore.shards.read import read_index
 
     keys: dict[str, list[str]] = {"val": [], "test": []}
@@ -86,6 +86,8 @@ def _keys_of(store: Store, entries: Sequence[ShardEntry]) -> dict[str, Hashes] |
             if entry.index is None:
                 return None
             keys[entry.split] += read_index(store, entry)["key"].to_pylist()
+        # Nothing may have learned from what was removed, as if val held it.
+        keys["val"] += entry.removed
     return {split: _hashes(found) for split, found in keys.items()}
 
 

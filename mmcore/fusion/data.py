@@ -176,8 +176,8 @@ class LabelledViews:
 def load_views(store: Store, dataset: Dataset, encoders: Sequence[EncoderEntry], *splits: str) -> LabelledViews:
     """The features and labels of these splits, shard after shard: (n, d) float32 per modality.
 
-    Labels come from the shard indexes, vectors from the feature store. Raises DamagedError where the keys of the
-    two differ, and FusionError where the splits have no shards.
+    Labels come from the shard indexes, vectors from the feature store; the data set's `removed` are left out. Raises
+    DamagedError where the keys of the two differ, and FusionError where the splits have no shards.
     """
     from mmcore.features.store import read_view
     from mmcore.shards.read import read_index
@@ -208,4 +208,5 @@ def load_views(store: Store, dataset: Dataset, encoders: Sequence[EncoderEntry],
         name: View(np.concatenate([v.values for v in views]), np.concatenate([v.present for v in views]))
         for name, views in parts.items()
     }
-    return LabelledViews(Views(joined), np.array(labels, dtype=np.str_), np.array(keys, dtype=np.str_))
+    rows = LabelledViews(Views(joined), np.array(labels, dtype=np.str_), np.array(keys, dtype=np.str_))
+    return rows[np.array([key not in dataset.removed for key in keys], np.bool_)] if dataset.removed else rows

@@ -9,7 +9,7 @@ from typing import Any
 from mmcore.config.fusion import CcaSettings, FusionMethod, LateSettings, NeuralFusion
 from mmcore.config.run import RunConfig
 from mmcore.errors import ConfigError, Problem
-from mmcore.records import EncoderEntry, Json, ShardEntry
+from mmcore.records import EncoderEntry, Json, ShardEntry, labels_change
 from mmcore.training.device import device_of
 
 LEARNED_FROM = ("train", "val")
@@ -145,6 +145,8 @@ def _differences(new: Json, old: Json) -> list[str]:
         part[split] != old["features"][name][split] for name, part in new["features"].items() for split in LEARNED_FROM
     ):
         said.append("its training data changed")
-    elif new["labels"] != old["labels"]:
-        said.append("labels changed")
+    elif change := labels_change(
+        *([name for split in LEARNED_FROM for name in r["labels"][split]] for r in (old, new))
+    ):
+        said.append(change)
     return said or ["not trained yet"]

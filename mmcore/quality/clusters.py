@@ -1,0 +1,100 @@
+"""Rows that belong together, as clusters: exact and near duplicates of one modality."""
+
+from __future__ import annotations
+
+from dataclasses import dataclass
+
+import numpy as np
+import pyarrow as pa
+import pyarrow.compute as pc
+from numpy.typing import NDArray
+
+from mmcore.config.quality import DuplicatesConfig
+from mmcore.quality.neighbours import Pairs, Signatures, hamming_pairs, jaccard_pairs
+
+
+@dataclass(frozen=True, eq=False)
+class Clusters:
+    """`cluster` (n,): the number of each row's cluster, -1 for rows without a duplicate; `exact` (n,): whether
+    another row has equal bytes.
+    """
+
+    cluster: NDArray[np.int64]
+    exact: NDArray[np.bool_]
+
+
+def joined(n: int, pairs: Pairs) -> NDArray[np.int64]:
+    """The component (n,) of each of n rows where the pairs are edges, numbered in the order of their first rows.
+
+    Whatever hangs together is one cluster, even where its ends alone would not pass for similar (single linkage).
+    """
+    # Imported here: planning a run loads this module, and does without scipy.
+    from scipy.sparse import coo_array
+    from scipy.sparse.csgraph import connected_components
+
+    ones = np.ones(len(pairs), np.bool_)
+    graph = coo_array((ones, (pairs[:, 0], pairs[:, 1])), shape=(n, n))
+    _, component = connected_components(graph, directed=False)
+    _, first, inverse = np.unique(component, return_index=True, return_inverse=True)
+    rank = np.empty(len(first), np.int64)
+    rank[np.argsort(first)] = np.arange(len(first))
+    return np.asarray(rank[inverse])
+
+
+def find_clusters(kind: str, hashes: list[pa.Array], signatures: pa.Array | None, wanted: DuplicatesConfig) -> Clusters:
+    """Clusters of n rows by hashes of their bytes (equal: exact duplicates) and signatures (alike: near duplicates).
+
+    Every array has n places, null where a row has nothing to compare.
+    """
+    columns = [column for column in (*hashes, signatures) if column is not None]
+    n = len(columns[0]) if columns else 0
+    exact = np.zeros(n, np.bool_)
+    edges = [np.empty((0, 2), np.int64)]
+    for column in hashes if wanted.exact else ():
+        same, alike = _equal(column)
+        edges.append(same)
+        exact |= alike
+    if wanted.near and signatures is not None:
+        edges += _near(kind, signatures, wanted)
+    cluster = joined(n, np.concatenate(edges))
+    sizes = np.bincount(cluster, minlength=1) if n else np.zeros(1, np.int64)
+    several = sizes > 1
+    number = np.where(several, np.cumsum(several) - 1, -1)
+    return Clusters(number[cluster] if n else cluster, exact)
+
+
+def _equal(column: pa.Array) -> tuple[Pairs, NDArray[np.bool_]]:
+    """Pairs that join rows of equal values to the first of them, and which rows have an equal one."""
+    rows, codes, firsts = _codes(column)
+    counts = np.bincount(codes, minlength=len(firsts))
+    pairs = np.stack([firsts[codes], rows], axis=1)[counts[codes] > 1]
+    alike = np.zeros(len(column), np.bool_)
+    alike[rows[counts[codes] > 1]] = True
+    return pairs, alike
+
+
+def _codes(column: pa.Array) -> tuple[NDArray[np.int64], NDArray[np.int64], NDArray[np.int64]]:
+    """Rows that have a value, the number of each one's value, and each value's first row."""
+    rows = np.flatnonzero(pc.is_valid(column).to_numpy(zero_copy_only=False))
+    codes = pc.dictionary_encode(column.take(pa.array(rows))).indices.to_numpy().astype(np.int64)
+    _, firsts = np.unique(codes, return_index=True)
+    return rows, codes, rows[firsts]
+
+
+def _near(kind: str, column: pa.Array, wanted: DuplicatesConfig) -> list[Pairs]:
+    same, _ = _equal(column)
+    _, _, firsts = _codes(column)
+    lengths = pc.binary_length(column.take(pa.array(firsts))).to_numpy()
+    edges = [same]
+    # Signatures of different lengths (short and long sounds) are not compared.
+    for width in np.unique(lengths).tolist():
+        rows = firsts[lengths == width]
+        flat = b"".join(column.take(pa.array(rows)).to_pylist())
+        signatures: Signatures = np.frombuffer(flat, np.uint8).reshape(len(rows), width)
+        if kind == "text":
+            pairs = jaccard_pairs(signatures, wanted.text_jaccard)
+        else:
+            most = wanted.image_bits if kind == "image" else int(wanted.audio_share * width * 8)
+            pairs = hamming_pairs(signatures, most)
+        edges.append(rows[pairs])
+    return edges
