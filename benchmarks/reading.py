@@ -34,7 +34,7 @@ TINY = {"image.png": 500, "audio.pcm": 900, "text.txt": 100, "digit.cls": 1}
 PER_SHARD = 500
 EPOCHS = 4
 BATCH = 64
-READERS = ("mmcore", "webdataset", "litdata", "mds", "energon", "huggingface")
+READERS = ("mmcore", "mmcore_shards", "webdataset", "litdata", "mds", "energon", "huggingface")
 
 
 def payload(sizes: dict[str, int], number: int) -> dict[str, bytes]:
@@ -100,7 +100,7 @@ MAKERS: dict[str, Callable[[Path, dict[str, int], int], None]] = {
 Epoch = Callable[[], Iterator[Iterable[bytes]]]
 
 
-def read_mmcore(folder: Path, names: list[str], shuffled: bool) -> Epoch:
+def read_mmcore(folder: Path, names: list[str], shuffled: bool | str) -> Epoch:
     from mmcore.shards import ShardStream, open_tars
 
     started = time.process_time()
@@ -108,6 +108,11 @@ def read_mmcore(folder: Path, names: list[str], shuffled: bool) -> Epoch:
     print(f"index of {len(shards):,} samples: {time.process_time() - started:.3f} CPU s", file=sys.stderr)
     stream = ShardStream(shards, BATCH, shuffle=shuffled)
     return lambda: ([sample[name] for name in names] for batch in stream for sample in batch)
+
+
+def read_mmcore_shards(folder: Path, names: list[str], shuffled: bool) -> Epoch:
+    """Shuffled as litdata shuffles: shards, and samples within a few of them."""
+    return read_mmcore(folder, names, "shards" if shuffled else False)
 
 
 def read_webdataset(folder: Path, names: list[str], shuffled: bool) -> Epoch:
@@ -257,7 +262,7 @@ def compare(folder: Path, which: str, samples: int, readers: Iterable[str], pyth
             base = rates.get("webdataset", {}).get(task)
             ratio = f" {rate['wall'] / base['wall']:5.1f}x" if base else ""
             cells.append(f"{task} {rate['wall']:9,.0f} ({rate['cpu']:9,.0f}){ratio}")
-        print(f"{reader:12s} " + "   ".join(cells))
+        print(f"{reader:13s} " + "   ".join(cells))
 
 
 def one(  # noqa: PLR0917

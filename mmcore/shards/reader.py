@@ -88,13 +88,14 @@ class Shards:
         Raises DamagedError, naming the tar and the member, where bytes are not those that were written, or are gone.
         """
         part = self.catalogue.of(np.asarray(rows, dtype=np.int64))
-        columns = {
-            "__key__" if name == "key" else name: part.table[name].to_pylist() for name in part.table.column_names
-        }
-        samples: list[Sample] = [
-            dict(zip(columns, values, strict=True)) for values in zip(*columns.values(), strict=True)
-        ]
-        wanted = {name: part.members[name] for name in fields or self.fields}
+        wanted = {name: part.members[name] for name in (self.fields if fields is None else fields)}
+        columns = ["__key__" if name == "key" else name for name in part.table.column_names]
+        # Copied, since a dict that grows name by name costs more than all else here.
+        empty = dict.fromkeys([*columns, *wanted])
+        samples: list[Sample] = [empty.copy() for _ in range(len(part))]
+        for name, values in zip(columns, part.table.columns, strict=True):
+            for sample, value in zip(samples, values.to_pylist(), strict=True):
+                sample[name] = value
         numbers = part.shard.tolist()
         opened = self.tars.opened(set(numbers), lambda: _spans(numbers, wanted.values()))
         tars = [opened[number] for number in numbers]
@@ -176,15 +177,19 @@ def _several(members: Members, row: int) -> Iterator[tuple[int, int, int]]:
 def _add_one(
     samples: list[Sample], name: str, members: Members, tars: list[Bytes], hashed: Callable[[bytes], int] | None
 ) -> None:
-    rows = zip(samples, tars, members.offsets.tolist(), members.sizes.tolist(), members.checksums.tolist(), strict=True)
-    for row, (sample, tar, offset, size, checksum) in enumerate(rows):
-        if size < 0:
-            sample[name] = None
+    stops = members.offsets + members.sizes
+    places = zip(members.offsets.tolist(), stops.tolist(), members.checksums.tolist(), strict=True)
+    for sample, tar, (offset, stop, checksum) in zip(samples, tars, places, strict=True):
+        if offset < 0:
             continue
-        data = tar[offset : offset + size]
-        if len(data) != size or (hashed is not None and hashed(data) != checksum):
-            raise _DamagedMemberError(row, data, size)
-        sample[name] = data
+        sample[name] = data = tar[offset:stop]
+        # Fewer bytes than there should be have another hash.
+        if len(data) != stop - offset if hashed is None else hashed(data) != checksum:
+            raise _DamagedMemberError(_row_of(sample, samples), data, stop - offset)
+
+
+def _row_of(sample: Sample, samples: list[Sample]) -> int:
+    return next(row for row, one in enumerate(samples) if one is sample)
 
 
 def _add_several(
