@@ -33,7 +33,8 @@ BIG = {"image.jpg": 33_700, "audio.pcm": 64_044, "text.txt": 350}
 TINY = {"image.png": 500, "audio.pcm": 900, "text.txt": 100, "digit.cls": 1}
 PER_SHARD = 500
 EPOCHS = 4
-BATCH = 64
+BATCH = {"image.jpg": 64, "image.png": 256}
+"""By a set's first member."""
 READERS = ("mmcore", "mmcore_shards", "webdataset", "litdata", "mds", "energon", "huggingface")
 
 
@@ -106,7 +107,7 @@ def read_mmcore(folder: Path, names: list[str], shuffled: bool | str) -> Epoch:
     started = time.process_time()
     shards = open_tars(f"{folder}/*.tar")
     print(f"index of {len(shards):,} samples: {time.process_time() - started:.3f} CPU s", file=sys.stderr)
-    stream = ShardStream(shards, BATCH, shuffle=shuffled)
+    stream = ShardStream(shards, BATCH[names[0]], shuffle=shuffled)
     return lambda: ([sample[name] for name in names] for batch in stream for sample in batch)
 
 
@@ -136,7 +137,7 @@ def read_mds(folder: Path, names: list[str], shuffled: bool) -> Epoch:
     from streaming.base.util import clean_stale_shared_memory
 
     clean_stale_shared_memory()
-    dataset = StreamingDataset(local=str(folder), shuffle=shuffled, batch_size=BATCH)
+    dataset = StreamingDataset(local=str(folder), shuffle=shuffled, batch_size=BATCH[names[0]])
     return lambda: ([sample[name] for name in names] for sample in dataset)
 
 

@@ -79,31 +79,31 @@ class Tars:
         """
         found: dict[int, Bytes] = {}
         remote = []
-        for number in numbers:
-            mapped = self._mapped(number)
-            if mapped is None:
-                remote.append(number)
-            else:
-                found[number] = mapped
+        with self._lock:
+            for number in numbers:
+                mapped = self._mapped(number)
+                if mapped is None:
+                    remote.append(number)
+                else:
+                    found[number] = mapped
         if remote:
             wanted = spans()
             found |= _fetched({self.files[number].url: wanted[number] for number in remote}, remote)
         return found
 
     def _mapped(self, number: int) -> mmap.mmap | bytes | None:
-        """The whole tar mapped into memory; None where it has to be read remotely."""
-        with self._lock:
-            mapped = self._maps.pop(number, None)
-            # A file that was cut short under its map would end the process where bytes beyond its end are touched.
-            if mapped is None or (isinstance(mapped, mmap.mmap) and mapped.size() != len(mapped)):
-                mapped = self._map(number)
-                if mapped is None:
-                    return None
-            self._maps[number] = mapped
-            while len(self._maps) > self.most_open:
-                # Not closed by hand: another thread may be reading from it.
-                del self._maps[next(iter(self._maps))]
-            return mapped
+        """The whole tar mapped into memory; None where it has to be read remotely. Needs the lock."""
+        mapped = self._maps.pop(number, None)
+        # A file that was cut short under its map would end the process where bytes beyond its end are touched.
+        if not mapped or mapped.size() != len(mapped):  # type: ignore[union-attr]
+            mapped = self._map(number)
+            if mapped is None:
+                return None
+        self._maps[number] = mapped
+        while len(self._maps) > self.most_open:
+            # Not closed by hand: another thread may be reading from it.
+            del self._maps[next(iter(self._maps))]
+        return mapped
 
     def _map(self, number: int) -> mmap.mmap | bytes | None:
         tar, cache = self.files[number], self.cache
