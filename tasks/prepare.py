@@ -7,9 +7,13 @@ from prefect.artifacts import create_table_artifact
 from prefect.cache_policies import NO_CACHE
 from rich.markup import escape
 
+from mmcore.errors import DamagedError
 from mmcore.modalities.base import REASONS
+from mmcore.planning import runs_of
 from mmcore.quality.curate import curate, duplicates_line
 from mmcore.records import Dataset, count_by
+from mmcore.report.card import publish_card
+from mmcore.shards.read import read_dataset
 from tasks.context import Run
 
 SHOWN_REJECTS = 1_000
@@ -21,7 +25,9 @@ def prepare_shards(run: Run) -> str:
     """Make the shards that are not there yet; the data set's digest."""
     with run.stage("prepare", run.config.name) as progress:
         dataset = curate(run.config, run.store, run.pool, progress, run.shards)
+    before = _before(run)
     run.write(dataset=dataset.digest)
+    publish_card(run.store, dataset, before if before and before.digest != dataset.digest else None)
     _show(run, dataset)
     facts = dataset.facts
     kept, rejected = facts["kept_whole"] + facts["kept_partly"], facts["rejected"]
@@ -34,6 +40,17 @@ def prepare_shards(run: Run) -> str:
     if line := duplicates_line(dataset):
         run.terminal.line(f"           {escape(line)}")
     return dataset.digest
+
+
+def _before(run: Run) -> Dataset | None:
+    """The data set of the last run of this name, where it is still there."""
+    for record in runs_of(run.store, run.config.name):
+        if record["run_id"] != run.run_id and record.get("dataset"):
+            try:
+                return read_dataset(run.store, record["dataset"])
+            except DamagedError:
+                return None
+    return None
 
 
 def _show(run: Run, dataset: Dataset) -> None:

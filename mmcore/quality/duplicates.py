@@ -196,7 +196,7 @@ def _examples(
         {
             "size": int(end - start),
             "samples": [
-                {name: samples[name][row].as_py() for name in ("key", "split", "label")}
+                {name: samples[name][row].as_py() for name in ("key", "split", "label", "shard")}
                 for row in rows[_spread(ordered[start:end], samples["split"], rows)].tolist()
             ],
         }

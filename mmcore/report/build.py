@@ -2,19 +2,17 @@
 
 from __future__ import annotations
 
-import math
 from collections.abc import Mapping, Sequence
-from datetime import datetime
 from typing import Any
-
-import jinja2
 
 from mmcore import __version__
 from mmcore.modalities.base import REASONS
 from mmcore.records import SPLITS, Json, count_by
 from mmcore.report import charts
+from mmcore.report.card import card_section
 from mmcore.report.gather import Findings, gather, loss_curves
 from mmcore.report.pedigree import flattened, pedigree
+from mmcore.report.rendering import environment
 from mmcore.storage import Store
 
 SHOWN_REJECTS = 200
@@ -42,6 +40,7 @@ def build_report(store: Store, run: Mapping[str, Any]) -> str:
         "retrieval": _retrieval(found),
         "data": _data(found),
         "quarantine": _quarantine(found),
+        "card": card_section(store, found.dataset) if found.dataset else None,
         "pedigree": pedigree(store, found),
         "stages": stages,
         "totals": _totals(stages),
@@ -50,76 +49,7 @@ def build_report(store: Store, run: Mapping[str, Any]) -> str:
         "version": __version__,
         "charts": charts,
     }
-    return _environment().get_template("page.html.j2").render(context)
-
-
-def _environment() -> jinja2.Environment:
-    environment = jinja2.Environment(
-        loader=jinja2.PackageLoader("mmcore.report", "."),
-        autoescape=True,
-        undefined=jinja2.StrictUndefined,
-        trim_blocks=True,
-        lstrip_blocks=True,
-    )
-    environment.filters |= {
-        "score": score,
-        "signed": signed,
-        "percent": percent,
-        "count": count,
-        "duration": duration,
-        "moment": moment,
-        "axis": axis_label,
-        "shorten": charts.shorten,
-    }
-    return environment
-
-
-# Numbers as people read them
-
-
-def score(value: float | None) -> str:
-    """A share or a loss with three decimals."""
-    return "–" if value is None or not math.isfinite(value) else f"{value:.3f}"
-
-
-def signed(value: float) -> str:
-    """A difference with three decimals and its sign (a true minus)."""
-    return f"{value:+.3f}".replace("-", "−")
-
-
-def percent(part: float, whole: float) -> str:
-    return "–" if not whole else f"{100 * part / whole:.1f} %"
-
-
-def count(value: float) -> str:
-    return f"{round(value):,}"
-
-
-def duration(seconds: float) -> str:
-    """As `0.4 s`, `31 s`, `4 min 10 s`, `2 h 05 min`."""
-    if seconds < 9.95:
-        return f"{seconds:.1f} s"
-    whole = round(seconds)
-    if whole < 60:
-        return f"{whole} s"
-    if whole < 3600:
-        return f"{whole // 60} min {whole % 60:02d} s"
-    return f"{whole // 3600} h {whole % 3600 // 60:02d} min"
-
-
-def moment(text: str | None) -> str:
-    """An ISO time as `23 Nov 2026, 21:34 UTC`; what is no such time stays as it is."""
-    if not text:
-        return "–"
-    try:
-        when = datetime.fromisoformat(text)
-    except ValueError:
-        return text
-    return f"{when.day} {when:%b %Y, %H:%M} {when.tzname() or ''}".strip()
-
-
-def axis_label(value: float) -> str:
-    return f"{value:g}"
+    return environment().get_template("page.html.j2").render(context)
 
 
 # Sections

@@ -14,7 +14,8 @@ import pytest
 from mmcore.evaluation.seeds import across_seeds
 from mmcore.modalities.base import REASONS
 from mmcore.records import Reject
-from mmcore.report.build import SHOWN_REJECTS, build_report, duration, moment, score, signed
+from mmcore.report.build import SHOWN_REJECTS, build_report
+from mmcore.report.rendering import duration, moment, score, signed
 from mmcore.storage import Store
 from tests.report.made_run import DIGITS, make_run
 
