@@ -71,7 +71,7 @@ def show(
             (to / f"{safe_name(key)}.{ending}").write_bytes(data)
     shards.decode([sample], shards.decoders)
     show_sample(_console(), found, fields, sample)
-    if reason := getattr(named, "removed", {}).get(key):
+    if reason := named.removed.get(key):
         typer.echo(f"Removed from this data set: {reason}.")
     if to is not None:
         typer.echo(f"Its files are in {to}.")

@@ -14,7 +14,7 @@ from rich.style import Style
 from rich.table import Table
 from rich.text import Text
 
-from mmcore.records import Dataset, ShardEntry
+from mmcore.records import Dataset, ShardEntry, count_by
 from mmcore.shards.facts import Found
 from mmcore.shards.verify import Finding
 
@@ -50,6 +50,9 @@ def show_shards(console: Console, dataset: Dataset, shards: Sequence[ShardEntry]
     size = size_words(sum(shard.tar.size_bytes for shard in shards if shard.tar))
     table.add_row(f"{len(shards):,} in all", "", f"{samples:,}", size, *_present(total, modalities), style="bold")
     console.print(table)
+    if dataset.removed:
+        reasons = ", ".join(f"{reason} {count:,}" for reason, count in count_by(dataset.removed.values()).items())
+        console.print(f"{len(dataset.removed):,} of the data set's samples are removed, and not read: {reasons}")
 
 
 def show_facts(console: Console, facts: Mapping[str, Mapping[str, str]]) -> None:

@@ -103,6 +103,7 @@ def test_no_drawers_for_odds_and_ends() -> None:
         ("import mmcore.config", ("torch", "dask", "distributed", "prefect", "numpy", "pyarrow")),
         ("import mmcore.planning", ("torch", "dask", "distributed", "prefect", "sklearn", "scipy")),
         ("import mmcore.shards.write, mmcore.modalities.text", ("torch", "dask", "distributed", "PIL", "soundfile")),
+        ("from mmcore.shards import open_dataset, open_tars", ("torch", "dask", "distributed", "prefect", "PIL")),
         ("import flows.pipeline", ("torch", "dask", "distributed", "sklearn", "scipy")),
     ],
 )

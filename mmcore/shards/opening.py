@@ -3,7 +3,7 @@
 from __future__ import annotations
 
 import os
-from collections.abc import Sequence
+from collections.abc import Container, Sequence
 from concurrent.futures import ThreadPoolExecutor
 from functools import cached_property
 from typing import Any
@@ -78,7 +78,7 @@ def open_entries(
     files = [TarFile(store.url(e.tar.path), e.tar.size_bytes, e.tar.sha256) for e in entries if e.tar is not None]
     decoders = {name: MemberDecoder(settings) for name, settings in dataset.modalities.items()}
     shards = Shards(files, _catalogue(indexes, columns), cache=cache, decoders=decoders)
-    return shards if removed_too else _without(shards, getattr(dataset, "removed", {}))
+    return shards if removed_too or not dataset.removed else _without(shards, dataset.removed)
 
 
 def open_pairs(
@@ -188,9 +188,7 @@ def _catalogue(indexes: Sequence[pa.Table], columns: Sequence[str]) -> Catalogue
         raise ConfigError(Problem("columns", what, f"There are: {', '.join(known)}.")) from None
 
 
-def _without(shards: Shards, removed: Any) -> Shards:
-    if not removed:
-        return shards
+def _without(shards: Shards, removed: Container[str]) -> Shards:
     return shards.of(np.array([row for row, key in enumerate(shards.keys) if key not in removed], dtype=np.int64))
 
 
