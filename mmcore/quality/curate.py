@@ -12,7 +12,7 @@ from mmcore.progress import Progress
 from mmcore.quality.duplicates import find_duplicates, finished, name_of, removals
 from mmcore.records import Dataset, Json, ShardEntry, Step, count_by
 from mmcore.shards.plan import ShardPlan
-from mmcore.shards.prepare import prepare
+from mmcore.shards.prepare import make_shards, publish_dataset
 from mmcore.shards.read import read_index
 from mmcore.storage import Store
 
@@ -24,9 +24,9 @@ def curate(config: RunConfig, store: Store, pool: Pool, progress: Progress, plan
     in `data.duplicates.modalities` that there is none of, and DataError where train loses all samples of a class.
     """
     wanted, kinds = config.data.duplicates, _kinds(config)
-    dataset = prepare(config, store, pool, progress, plan)
+    dataset = make_shards(config, store, pool, progress, plan)
     if not (wanted.exact or wanted.near):
-        return dataset
+        return publish_dataset(dataset, store)
     report = find_duplicates(dataset.shards, kinds, store, wanted)
     gone = removals(store, report, wanted) if wanted.remove != "none" else {}
     reasons = {key: reason for of_shard in gone.values() for key, reason in of_shard.items()}
@@ -34,11 +34,8 @@ def curate(config: RunConfig, store: Store, pool: Pool, progress: Progress, plan
         _demand_classes(dataset, gone, store)
     found = {**report, "removed": count_by(reasons.values())}
     shards = _without(dataset.shards, gone)
-    dataset = replace(dataset, shards=shards, removed=reasons, facts={**dataset.facts, "duplicates": found})
-    path = f"datasets/{dataset.digest}.json"
-    if not store.exists(path):
-        store.publish_json(path, dataset.as_json())
-    return dataset
+    curated = replace(dataset, shards=shards, removed=reasons, facts={**dataset.facts, "duplicates": found})
+    return publish_dataset(curated, store)
 
 
 def foresee_removed(
@@ -95,18 +92,15 @@ def _kinds(config: RunConfig) -> dict[str, str]:
     return {name: settings.kind for name, settings in there.items() if chosen is None or name in chosen}
 
 
-def _without(shards: Sequence[ShardEntry], gone: Mapping[str, Mapping[str, str]]) -> tuple[ShardEntry, ...]:
-    return tuple(shard.without(sorted(gone.get(shard.recipe, ()))) for shard in shards)
+def _without(shards: Sequence[ShardEntry], gone: Mapping[int, Mapping[str, str]]) -> tuple[ShardEntry, ...]:
+    return tuple(shard.without(sorted(gone.get(number, ()))) for number, shard in enumerate(shards))
 
 
-def _demand_classes(dataset: Dataset, gone: Mapping[str, Mapping[str, str]], store: Store) -> None:
+def _demand_classes(dataset: Dataset, gone: Mapping[int, Mapping[str, str]], store: Store) -> None:
     """Raise DataError where nothing of a class is left in train."""
     left: dict[str, int] = dict(dataset.facts["splits"]["train"].get("classes") or {})
-    for shard in dataset.of("train"):
-        keys = gone.get(shard.recipe)
-        if not keys:
-            continue
-        index = read_index(store, shard).select(["key", "label"])
+    for number, keys in gone.items():
+        index = read_index(store, dataset.shards[number]).select(["key", "label"])
         labels: list[Json] = [row["label"] for row in index.to_pylist() if row["key"] in keys]
         for label in labels:
             for one in label if isinstance(label, list) else [label]:

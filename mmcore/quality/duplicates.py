@@ -51,7 +51,8 @@ def find_duplicates(
 
     `modalities` has, per modality, `clusters`, `samples` in them, how many of these have an `exact` twin, `pairs` (as
     `train+test`: clusters that both splits share, and each one's samples in them) and some `examples`. `table` is the
-    Parquet file of all clustered samples: `key`, `label`, `split`, `modality`, `cluster`, `exact`, `shard`.
+    Parquet file of all clustered samples: `key`, `label`, `split`, `modality`, `cluster`, `exact`, `shard` (its
+    number among `entries`, whose recipes may change while their contents stay).
     """
     name = name_of(entries, kinds, wanted)
     if name is None:
@@ -72,21 +73,21 @@ def find_duplicates(
     return report
 
 
-def removals(store: Store, report: Json, wanted: DuplicatesConfig) -> dict[str, dict[str, str]]:
-    """Per shard (its recipe) the keys to leave out, with the reason. Raises DamagedError for a table that changed."""
+def removals(store: Store, report: Json, wanted: DuplicatesConfig) -> dict[int, dict[str, str]]:
+    """Per shard (its number) the keys to leave out, with the reason. Raises DamagedError for a table that changed."""
     file = DataFile(**report["table"])
     data = store.read_bytes(file.path)
     if sha256(data) != file.sha256:
         raise DamagedError(f"{store.url(file.path)} is not the table that its report names; remove it and run again.")
     # Without Arrow's threads, as everywhere: see `shards.read.table_of`.
     table = parquet.ParquetFile(pa.BufferReader(data)).read(use_threads=False)
-    found: dict[str, dict[str, str]] = {}
+    found: dict[int, dict[str, str]] = {}
     for shard, key, reason in _removed(table.to_pylist(), wanted):
         found.setdefault(shard, {}).setdefault(key, reason)
     return found
 
 
-def _removed(rows: Sequence[Mapping[str, Json]], wanted: DuplicatesConfig) -> Iterator[tuple[str, str, str]]:
+def _removed(rows: Sequence[Mapping[str, Json]], wanted: DuplicatesConfig) -> Iterator[tuple[int, str, str]]:
     if wanted.remove == "none":
         return
     shared = {(row["modality"], row["cluster"]) for row in rows if row["split"] != "train"}
@@ -113,18 +114,22 @@ def _read(entries: Sequence[ShardEntry], kinds: Mapping[str, str], store: Store)
     """The columns to compare, over all shards in order; null throughout where an index has none."""
     parts = [(f"{modality}.{part}", part) for modality in kinds for part in (*HASHES, "signature")]
     chunks: dict[str, list[pa.Array]] = {name: [] for name in ("key", "label", "split", "shard", *dict(parts))}
-    for entry in entries:
+    for number, entry in enumerate(entries):
         index = read_index(store, entry)
         rows = len(index)
         chunks["key"] += index["key"].chunks
         chunks["label"].append(pa.array([_word(label) for label in index["label"].to_pylist()], pa.string()))
-        for name, value in (("split", entry.split), ("shard", entry.recipe)):
-            chunks[name].append(pa.DictionaryArray.from_arrays(pa.array(np.zeros(rows, np.int32)), pa.array([value])))
+        chunks["shard"].append(pa.array(np.full(rows, number, np.int32)))
+        chunks["split"].append(
+            pa.DictionaryArray.from_arrays(
+                pa.array(np.full(rows, SPLITS.index(entry.split), np.int8)), pa.array(SPLITS)
+            )
+        )
         for name, part in parts:
             wanted = pa.binary() if part == "signature" else pa.string()
             chunks[name] += _column(index, name, wanted)
     empty = {name: pa.array([], pa.string()) for name in chunks}
-    return {name: _joined(found) if found else empty[name] for name, found in chunks.items()}
+    return {name: pa.concat_arrays(found) if found else empty[name] for name, found in chunks.items()}
 
 
 def _column(index: pa.Table, name: str, wanted: pa.DataType) -> list[pa.Array]:
@@ -137,12 +142,6 @@ def _column(index: pa.Table, name: str, wanted: pa.DataType) -> list[pa.Array]:
     return list(column.cast(wanted).chunks)
 
 
-def _joined(chunks: list[pa.Array]) -> pa.Array:
-    if pa.types.is_dictionary(chunks[0].type):
-        return pa.chunked_array(chunks).unify_dictionaries().combine_chunks()
-    return pa.concat_arrays(chunks)
-
-
 def _word(label: Json) -> str | None:
     """A label in words: classes as they are, several or numbers as JSON."""
     return label if label is None or isinstance(label, str) else canonical_json(label).decode()
@@ -151,10 +150,11 @@ def _word(label: Json) -> str | None:
 def _clustered(modality: str, clusters: Clusters, samples: Mapping[str, pa.Array]) -> pa.Table:
     rows = np.flatnonzero(clusters.cluster >= 0)
     rows = rows[np.argsort(clusters.cluster[rows], kind="stable")]
-    taken = {name: samples[name].take(pa.array(rows)).cast(pa.string()) for name in ("key", "label", "split", "shard")}
+    taken = {name: samples[name].take(pa.array(rows)).cast(pa.string()) for name in ("key", "label", "split")}
     return pa.table(
         {
             **taken,
+            "shard": samples["shard"].take(pa.array(rows)).cast(pa.int32()),
             "modality": pa.array([modality] * len(rows), pa.string()),
             "cluster": pa.array(clusters.cluster[rows]),
             "exact": pa.array(clusters.exact[rows]),

@@ -11,7 +11,7 @@ from mmcore.errors import DamagedError
 from mmcore.modalities.base import REASONS
 from mmcore.quality.drift import drift_between_splits, drift_since
 from mmcore.quality.profile import profile
-from mmcore.records import SPLITS, Dataset, Json, count_by
+from mmcore.records import Dataset, Json, count_by
 from mmcore.report.media import shown_samples
 from mmcore.report.rendering import environment
 from mmcore.shards.read import read_index
@@ -27,7 +27,7 @@ SHOWN_DRIFT = 12
 
 def card_paths(dataset: Dataset) -> tuple[str, str]:
     """Where the card's page and its JSON lie in the store."""
-    return f"datasets/{dataset.digest}.card.html", f"datasets/{dataset.digest}.card.json"
+    return f"quality/{dataset.digest}.card.html", f"quality/{dataset.digest}.card.json"
 
 
 def build_card(store: Store, dataset: Dataset, before: Dataset | None = None) -> tuple[str, Json]:
@@ -139,13 +139,13 @@ def _rejects(dataset: Dataset) -> list[Json]:
 
 def _examples(store: Store, dataset: Dataset) -> list[Json]:
     """A sample of each label, the most frequent first, out of the first shard of train."""
-    shards = dataset.of("train") or dataset.of(*SPLITS)
-    if not shards:
+    if not dataset.shards:
         return []
-    index = read_index(store, shards[0]).select(["key", "label"]).to_pylist()
+    number = next((number for number, shard in enumerate(dataset.shards) if shard.split == "train"), 0)
+    index = read_index(store, dataset.shards[number]).select(["key", "label"]).to_pylist()
     first: dict[str, Json] = {}
     for row in index:
-        first.setdefault(str(row["label"]), {"key": row["key"], "label": str(row["label"]), "shard": shards[0].recipe})
+        first.setdefault(str(row["label"]), {"key": row["key"], "label": str(row["label"]), "shard": number})
     return list(first.values())[:SHOWN_EXAMPLES]
 
 

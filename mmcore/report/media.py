@@ -31,16 +31,16 @@ class Shown:
     text: str = ""
 
 
-def shown_samples(store: Store, dataset: Dataset, wanted: Iterable[tuple[str, str]]) -> dict[str, list[Shown]]:
-    """Per key what can be shown of it; `wanted` are pairs of a shard's recipe and a key. What is gone is left out."""
-    by_shard: dict[str, list[str]] = {}
+def shown_samples(store: Store, dataset: Dataset, wanted: Iterable[tuple[int, str]]) -> dict[str, list[Shown]]:
+    """Per key what can be shown of it; `wanted` are pairs of a shard's number and a key. What is gone is left out."""
+    by_shard: dict[int, list[str]] = {}
     for shard, key in wanted:
         by_shard.setdefault(shard, []).append(key)
     found: dict[str, list[Shown]] = {}
-    for entry in dataset.shards:
-        if entry.recipe in by_shard and entry.tar is not None:
+    for number, entry in enumerate(dataset.shards):
+        if number in by_shard and entry.tar is not None:
             try:
-                found |= _of_shard(store, dataset.modalities, entry, by_shard[entry.recipe])
+                found |= _of_shard(store, dataset.modalities, entry, by_shard[number])
             except (MmcoreError, OSError):
                 continue  # a page of an old run is worth having without its pictures
     return found

@@ -22,11 +22,26 @@ from mmcore.shards.write import Setback, make_shard
 from mmcore.sources.manifest import labels_problems
 from mmcore.storage import Store
 
-__all__ = ["foresee_shards", "prepare"]
+__all__ = ["foresee_shards", "make_shards", "prepare", "publish_dataset"]
 
 
 def prepare(config: RunConfig, store: Store, pool: Pool, progress: Progress, plan: ShardPlan | None = None) -> Dataset:
-    """Make the shards that are missing; publish and return the data set. `plan` is one made a moment ago.
+    """What `make_shards` does, and `publish_dataset`: the data set."""
+    return publish_dataset(make_shards(config, store, pool, progress, plan), store)
+
+
+def publish_dataset(dataset: Dataset, store: Store) -> Dataset:
+    """Publish `datasets/<digest>.json` unless it is there; the same data set."""
+    path = f"datasets/{dataset.digest}.json"
+    if not store.exists(path):
+        store.publish_json(path, dataset.as_json())
+    return dataset
+
+
+def make_shards(
+    config: RunConfig, store: Store, pool: Pool, progress: Progress, plan: ShardPlan | None = None
+) -> Dataset:
+    """Make the shards that are missing; the data set of all, not published yet. `plan` is one made a moment ago.
 
     Raises SourceError and DataError for input that cannot be used, TooManyRejectsError once more rows have a
     reject than `data.max_rejected` allows, and SourceChangedError where a file was edited meanwhile.
@@ -51,11 +66,7 @@ def prepare(config: RunConfig, store: Store, pool: Pool, progress: Progress, pla
             receipts[position] = receipt
             rejected = budget.add_receipt(receipt)
             progress.advance(1, samples=receipt["rows"], rejected=rejected)
-    dataset = _dataset(plan, [receipt for receipt in receipts if receipt is not None])
-    path = f"datasets/{dataset.digest}.json"
-    if not store.exists(path):
-        store.publish_json(path, dataset.as_json())
-    return dataset
+    return _dataset(plan, [receipt for receipt in receipts if receipt is not None])
 
 
 def _made(jobs: dict[int, ShardJob], pool: Pool, progress: Progress) -> Generator[tuple[int, Receipt]]:

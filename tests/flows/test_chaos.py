@@ -175,6 +175,7 @@ def bench(server: Server, sample: Path, tmp_path_factory: pytest.TempPathFactory
         "format.json",
         "shards",
         "datasets",
+        "quality",
         "encoders",
         "features",
         "models",

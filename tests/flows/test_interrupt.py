@@ -106,6 +106,12 @@ def test_one_stage_as_a_module(own_sample: Path, server: Server) -> None:
     (record,) = records(output)
     assert record["state"] == "finished"
     assert (output / "datasets" / f"{record['dataset']}.json").exists()
-    assert {folder.name for folder in output.iterdir() if folder.is_dir()} == {"shards", "datasets", "runs", "tmp"}
+    assert {folder.name for folder in output.iterdir() if folder.is_dir()} == {
+        "shards",
+        "datasets",
+        "quality",
+        "runs",
+        "tmp",
+    }
     assert "prepare" in done.stdout
     assert "extract" not in done.stdout

@@ -97,7 +97,7 @@ def test_the_card_shows_them(bench: Bench, serial: Pool) -> None:
     assert "<script" not in page
     assert card["splits"]["train"]["samples"] == dataset.facts["splits"]["train"]["samples"]
     assert card["kept_whole"] + card["kept_partly"] + card["rejected"] == dataset.rows
-    assert publish_card(bench.store, dataset) == f"datasets/{dataset.digest}.card.html"
+    assert publish_card(bench.store, dataset) == f"quality/{dataset.digest}.card.html"
     section = card_section(bench.store, dataset)
     assert section["card"] == card
     assert section["media"]
