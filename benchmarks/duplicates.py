@@ -19,6 +19,7 @@ from mmcore.config.quality import DuplicatesConfig
 from mmcore.quality.clusters import find_clusters
 
 PLANTED = 0.05
+KINDS = ["image", "text", "flat", "crowd"]
 
 
 def image_signatures(rows: int, random: np.random.Generator) -> tuple[np.ndarray, int]:
@@ -46,7 +47,7 @@ def text_signatures(rows: int, random: np.random.Generator) -> tuple[np.ndarray,
 def main() -> None:
     parser = argparse.ArgumentParser(description=__doc__, formatter_class=argparse.RawDescriptionHelpFormatter)
     parser.add_argument("--rows", type=int, default=1_000_000)
-    parser.add_argument("--kind", choices=["image", "text", "flat"], nargs="*", default=["image", "text", "flat"])
+    parser.add_argument("--kind", choices=KINDS, nargs="*", default=KINDS)
     arguments = parser.parse_args()
     for kind in arguments.kind:
         random = np.random.default_rng(0)
@@ -54,6 +55,11 @@ def main() -> None:
         found, copies = make(arguments.rows, random)
         if kind == "flat":  # all pictures the same
             found[:], copies = found[0], 0
+        if kind == "crowd":  # all within a few bits of one picture
+            found[:], copies = found[0], 0
+            for _ in range(4):
+                bits = random.integers(0, 64, len(found))
+                found[np.arange(len(found)), bits // 8] ^= (1 << (bits % 8)).astype(np.uint8)
         flat = pa.py_buffer(found)
         column = pa.FixedSizeBinaryArray.from_buffers(pa.binary(found.shape[1]), len(found), [None, flat])
         column = column.cast(pa.binary())

@@ -10,7 +10,7 @@ import pyarrow.compute as pc
 from numpy.typing import NDArray
 
 from mmcore.config.quality import DuplicatesConfig
-from mmcore.quality.neighbours import Pairs, Signatures, hamming_pairs, jaccard_pairs
+from mmcore.quality.neighbours import Pairs, Signatures, hamming_pairs, jaccard_pairs, joined
 
 
 @dataclass(frozen=True, eq=False)
@@ -21,24 +21,6 @@ class Clusters:
 
     cluster: NDArray[np.int64]
     exact: NDArray[np.bool_]
-
-
-def joined(n: int, pairs: Pairs) -> NDArray[np.int64]:
-    """The component (n,) of each of n rows where the pairs are edges, numbered in the order of their first rows.
-
-    Whatever hangs together is one cluster, even where its ends alone would not pass for similar (single linkage).
-    """
-    # Imported here: planning a run loads this module, and does without scipy.
-    from scipy.sparse import coo_array
-    from scipy.sparse.csgraph import connected_components
-
-    ones = np.ones(len(pairs), np.bool_)
-    graph = coo_array((ones, (pairs[:, 0], pairs[:, 1])), shape=(n, n))
-    _, component = connected_components(graph, directed=False)
-    _, first, inverse = np.unique(component, return_index=True, return_inverse=True)
-    rank = np.empty(len(first), np.int64)
-    rank[np.argsort(first)] = np.arange(len(first))
-    return np.asarray(rank[inverse])
 
 
 def find_clusters(kind: str, hashes: list[pa.Array], signatures: pa.Array | None, wanted: DuplicatesConfig) -> Clusters:

@@ -17,13 +17,15 @@ from numpy.typing import NDArray
 Signatures = NDArray[np.uint8]
 """(n, bytes): the signatures must differ from each other; equal ones belong together without any search."""
 Pairs = NDArray[np.int64]
-"""(pairs, 2): row numbers, each pair at least once."""
+"""(pairs, 2): row numbers. A pair may be there more than once; of more than `MOST_PAIRS`, only so many that the same
+rows stay joined."""
 Verify = Callable[[NDArray[np.int64], NDArray[np.int64]], NDArray[np.bool_]]
 
 REACH = 256
 """In a run of equal keys each row is compared with so many after it and with the run's first row: in runs of up to
 that length with all, in longer ones (a million nearly equal pictures) with enough that clusters stay connected."""
 PAIRS_AT_ONCE = 1 << 16
+MOST_PAIRS = 1 << 22
 KEY_BITS = 20
 """A key has at least so many bits: of a million random signatures, about one shares it by chance."""
 MOST_TABLES = 150
@@ -74,6 +76,24 @@ def jaccard_pairs(signatures: Signatures, least: float) -> Pairs:
     return _verified(bands(), verify)
 
 
+def joined(n: int, pairs: Pairs) -> NDArray[np.int64]:
+    """The component (n,) of each of n rows where the pairs are edges, numbered in the order of their first rows.
+
+    Whatever hangs together is one cluster, even where its ends alone would not pass for similar (single linkage).
+    """
+    # Imported here: planning a run loads this module, and does without scipy.
+    from scipy.sparse import coo_array
+    from scipy.sparse.csgraph import connected_components
+
+    ones = np.ones(len(pairs), np.bool_)
+    graph = coo_array((ones, (pairs[:, 0], pairs[:, 1])), shape=(n, n))
+    _, component = connected_components(graph, directed=False)
+    _, first, inverse = np.unique(component, return_index=True, return_inverse=True)
+    rank = np.empty(len(first), np.int64)
+    rank[np.argsort(first)] = np.arange(len(first))
+    return np.asarray(rank[inverse])
+
+
 def _words(signatures: Signatures) -> NDArray[np.uint64]:
     """The signatures as (n, words) of 64 bits, filled up with zeros."""
     n, width = signatures.shape
@@ -118,7 +138,7 @@ def _key(signatures: Signatures, bits: NDArray[np.int64]) -> NDArray[np.uint64]:
 
 def _verified(keys: Iterator[NDArray[np.uint64]], verify: Verify) -> Pairs:
     """The pairs that share a key and pass."""
-    found = []
+    found: list[Pairs] = []
     for key in keys:
         order = np.argsort(key)
         for near, far in _candidates(key[order]):
@@ -128,7 +148,17 @@ def _verified(keys: Iterator[NDArray[np.uint64]], verify: Verify) -> Pairs:
                 passed = verify(left, right)
                 if passed.any():
                     found.append(np.stack([left[passed], right[passed]], axis=1))
+            if sum(map(len, found)) > MOST_PAIRS:
+                found = [_spanning(len(key), np.concatenate(found))]
     return np.concatenate(found) if found else np.empty((0, 2), np.int64)
+
+
+def _spanning(n: int, pairs: Pairs) -> Pairs:
+    """As few pairs as join the same of n rows: each with the first of its component."""
+    component = joined(n, pairs)
+    _, firsts = np.unique(component, return_index=True)
+    rows = np.flatnonzero(firsts[component] != np.arange(n))
+    return np.stack([firsts[component[rows]], rows], axis=1)
 
 
 def _candidates(ordered: NDArray[np.uint64]) -> Iterator[tuple[NDArray[np.int64], NDArray[np.int64]]]:

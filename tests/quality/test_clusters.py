@@ -13,8 +13,8 @@ from hypothesis import strategies as st
 from mmcore.config.quality import DuplicatesConfig
 from mmcore.modalities import minhash
 from mmcore.quality import neighbours
-from mmcore.quality.clusters import find_clusters, joined
-from mmcore.quality.neighbours import hamming_pairs, jaccard_pairs
+from mmcore.quality.clusters import find_clusters
+from mmcore.quality.neighbours import hamming_pairs, jaccard_pairs, joined
 
 
 def _noisy(random: np.random.Generator, count: int, width: int, flips: int) -> np.ndarray:
@@ -80,6 +80,15 @@ def test_a_huge_bucket_stays_cheap_and_connected(monkeypatch: pytest.MonkeyPatch
     pairs = hamming_pairs(signatures, 4)
     assert len(pairs) < 3_000 * 17 * 84
     assert np.bincount(joined(3_000, pairs)).max() > 2_900
+
+
+def test_many_pairs_are_kept_as_few_that_join_the_same(monkeypatch: pytest.MonkeyPatch) -> None:
+    signatures = np.unique(_noisy(np.random.default_rng(3), 2_000, 8, 4), axis=0)
+    every = joined(len(signatures), hamming_pairs(signatures, 4))
+    monkeypatch.setattr(neighbours, "MOST_PAIRS", 100)
+    few = hamming_pairs(signatures, 4)
+    assert len(few) < 3_000
+    assert joined(len(signatures), few).tolist() == every.tolist()
 
 
 def test_random_signatures_are_not_alike() -> None:
