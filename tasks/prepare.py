@@ -12,7 +12,7 @@ from mmcore.modalities.base import REASONS
 from mmcore.planning import runs_of
 from mmcore.quality.curate import curate, duplicates_line
 from mmcore.records import Dataset, count_by
-from mmcore.report.card import publish_card
+from mmcore.report.card import has_card, publish_card
 from mmcore.shards.read import read_dataset
 from tasks.context import Run
 
@@ -25,9 +25,10 @@ def prepare_shards(run: Run) -> str:
     """Make the shards that are not there yet; the data set's digest."""
     with run.stage("prepare", run.config.name) as progress:
         dataset = curate(run.config, run.store, run.pool, progress, run.shards)
-    before = _before(run)
-    run.write(dataset=dataset.digest)
-    publish_card(run.store, dataset, before if before and before.digest != dataset.digest else None)
+    name = dataset.digest
+    if not has_card(run.store, name):
+        publish_card(run.store, dataset, _before(run, name))
+    run.write(dataset=name)
     _show(run, dataset)
     facts = dataset.facts
     kept, rejected = facts["kept_whole"] + facts["kept_partly"], facts["rejected"]
@@ -39,13 +40,13 @@ def prepare_shards(run: Run) -> str:
     )
     if line := duplicates_line(dataset):
         run.terminal.line(f"           {escape(line)}")
-    return dataset.digest
+    return name
 
 
-def _before(run: Run) -> Dataset | None:
-    """The data set of the last run of this name, where it is still there."""
+def _before(run: Run, now: str) -> Dataset | None:
+    """The last other data set of a run of this name, where it is still there."""
     for record in runs_of(run.store, run.config.name):
-        if record["run_id"] != run.run_id and record.get("dataset"):
+        if record.get("dataset") not in (None, now):
             try:
                 return read_dataset(run.store, record["dataset"])
             except DamagedError:

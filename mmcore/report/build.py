@@ -40,7 +40,7 @@ def build_report(store: Store, run: Mapping[str, Any]) -> str:
         "retrieval": _retrieval(found),
         "data": _data(found),
         "quarantine": _quarantine(found),
-        "card": card_section(store, found.dataset) if found.dataset else None,
+        "card": card_section(store, found.dataset, str(run["dataset"])) if found.dataset else None,
         "pedigree": pedigree(store, found),
         "stages": stages,
         "totals": _totals(stages),

@@ -25,9 +25,14 @@ SHOWN_REJECTS = 3
 SHOWN_DRIFT = 12
 
 
-def card_paths(dataset: Dataset) -> tuple[str, str]:
-    """Where the card's page and its JSON lie in the store."""
-    return f"quality/{dataset.digest}.card.html", f"quality/{dataset.digest}.card.json"
+def card_paths(dataset: str) -> tuple[str, str]:
+    """Where the page and the JSON of a data set's card lie in the store, by its digest."""
+    return f"quality/{dataset}.card.html", f"quality/{dataset}.card.json"
+
+
+def has_card(store: Store, dataset: str) -> bool:
+    """Whether the card of the data set with this digest is there."""
+    return all(store.exists(path) for path in card_paths(dataset))
 
 
 def build_card(store: Store, dataset: Dataset, before: Dataset | None = None) -> tuple[str, Json]:
@@ -42,19 +47,18 @@ def build_card(store: Store, dataset: Dataset, before: Dataset | None = None) ->
 
 
 def publish_card(store: Store, dataset: Dataset, before: Dataset | None = None) -> str:
-    """Publish the card beside the data set unless it is there; the page's path."""
-    page, data = card_paths(dataset)
-    if not (store.exists(page) and store.exists(data)):
-        html, card = build_card(store, dataset, before)
-        store.publish_bytes(page, html.encode("utf-8", "replace"))
-        store.publish_json(data, card)
+    """Publish the card; the page's path."""
+    html, card = build_card(store, dataset, before)
+    page, data = card_paths(card["dataset"])
+    store.publish_bytes(page, html.encode("utf-8", "replace"))
+    store.publish_json(data, card)
     return page
 
 
-def card_section(store: Store, dataset: Dataset) -> Json:
-    """What the report's section shows: the published card and media; None where there is no card."""
+def card_section(store: Store, dataset: Dataset, name: str) -> Json:
+    """The published card of the data set called `name`, with media to show; None where there is no card."""
     try:
-        card = store.read_json(card_paths(dataset)[1])
+        card = store.read_json(card_paths(name)[1])
     except (FileNotFoundError, DamagedError):
         return None
     return {"card": card, "media": _media(store, dataset, card)}

@@ -98,7 +98,7 @@ def test_the_card_shows_them(bench: Bench, serial: Pool) -> None:
     assert card["splits"]["train"]["samples"] == dataset.facts["splits"]["train"]["samples"]
     assert card["kept_whole"] + card["kept_partly"] + card["rejected"] == dataset.rows
     assert publish_card(bench.store, dataset) == f"quality/{dataset.digest}.card.html"
-    section = card_section(bench.store, dataset)
+    section = card_section(bench.store, dataset, dataset.digest)
     assert section["card"] == card
     assert section["media"]
 
