@@ -19,15 +19,16 @@ SPLITS = ("train", "val", "test")
 WITHOUT = "-without-"
 """Stands in a shard's name of labels before the digest of the keys that are left out of it."""
 
+# Made once: json.dumps makes an encoder for each call that is not the plain one.
+_encode = json.JSONEncoder(sort_keys=True, separators=(",", ":"), ensure_ascii=False, allow_nan=False).encode
+
 
 def canonical_json(value: Json) -> bytes:
     """The one spelling of a JSON value: sorted keys, no spaces, UTF-8, no NaN.
 
     Raises ValueError for NaN or infinity and TypeError for what JSON cannot hold.
     """
-    return json.dumps(value, sort_keys=True, separators=(",", ":"), ensure_ascii=False, allow_nan=False).encode(
-        "utf-8", "surrogatepass"
-    )
+    return _encode(value).encode("utf-8", "surrogatepass")
 
 
 def digest(recipe: Json) -> str:
@@ -117,6 +118,8 @@ class Dataset:
     removed: Mapping[str, str] = field(default_factory=dict)
     """Keys of samples that lie in shards and yet are left out, each with the reason: `duplicate-across-splits` (val
     or test has it too) or `duplicate`. Whoever reads samples skips them."""
+    task: str = "classes"
+    """What labels are: one class, several (`multilabel`), or a number (`regression`)."""
 
     @property
     def digest(self) -> str:
@@ -135,6 +138,7 @@ class Dataset:
             "modalities": dict(self.modalities),
             "facts": dict(self.facts),
             "removed": dict(self.removed),
+            "task": self.task,
         }
 
     @classmethod
@@ -146,7 +150,8 @@ class Dataset:
             classes=tuple(value["classes"]),
             modalities=value["modalities"],
             facts=value["facts"],
-            removed=value.get("removed", {}),
+            removed=value["removed"],
+            task=value["task"],
         )
 
 

@@ -49,6 +49,8 @@ class DataConfig(Part):
     """Name of each modality and how it is decoded, normalised and stored."""
     pairing: Literal["instance", "class"] = "instance"
     """Whether a row's modalities are one thing, or only of one class."""
+    task: Literal["classes", "multilabel", "regression"] = "classes"
+    """What labels are: one class, several of them, or a number."""
     bad_modality: Literal["keep", "drop"] = "keep"
     """Keep a sample without its bad modality, or drop the sample."""
     duplicates: DuplicatesConfig = DuplicatesConfig()
@@ -73,3 +75,6 @@ class ShardsConfig(Part):
 
     samples: int = Field(256, ge=1, le=1_000_000)
     """Mean rows per shard; each has at least half and at most four times as many."""
+    bytes: int | None = Field(None, ge=1)
+    """Mean bytes of the files in a shard, beside the limits on rows; a tar that grows beyond four times as many is
+    continued in another."""

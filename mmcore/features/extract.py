@@ -3,11 +3,12 @@
 from __future__ import annotations
 
 import math
-from collections.abc import Iterable, Iterator, Mapping, Sequence
+from collections.abc import Iterator, Mapping, Sequence
 from dataclasses import dataclass
 from typing import TYPE_CHECKING
 
 import numpy as np
+from numpy.typing import NDArray
 
 from mmcore.config import NeuralEncoder, RunConfig, TrainedEncoder
 from mmcore.errors import DamagedError, DataError, Problem, StageError
@@ -188,9 +189,10 @@ def _labelled(job: FitJob, shards: Sequence[ShardEntry]) -> Samples:
     for shard in shards:
         numbers = read_index(job.store, shard)["label"].to_pylist()
         for (key, value), label in zip(_values(job, shard), numbers, strict=True):
-            if value is not None and key not in job.removed:
+            # Of several files, each is an example of the sample's class.
+            for part in () if key in job.removed else value or ():
                 keys.append(key)
-                values.append(value)
+                values.append(part)
                 labels.append(job.recipe["classes"].index(label))
     return Samples(keys, values, np.array(labels, dtype=np.int64))
 
@@ -239,10 +241,12 @@ def encode_shards(job: EncodeJob) -> int:
             keys.append(key)
             values.append(value)
         present = np.array([value is not None for value in values], dtype=np.bool_)
-        held = [key for key, value in zip(keys, values, strict=True) if value is not None]
+        counts = [len(value) for value in values if value is not None]
+        held = [key for key, value in zip(keys, values, strict=True) for _ in value or ()]
         train_keys = held if shard.split == "train" else None
         vectors = np.zeros((len(keys), encoder.dim), np.float32)
-        vectors[present] = encoder.encode([value for value in values if value is not None], train_keys=train_keys)
+        encoded = encoder.encode([part for value in values for part in value or ()], train_keys=train_keys)
+        vectors[present] = _averaged(encoded, counts)
         finite = np.isfinite(vectors).all(axis=1)
         if not finite.all():
             key = keys[int(np.argmin(finite))]
@@ -259,16 +263,25 @@ def encode_shards(job: EncodeJob) -> int:
     return len(job.shards)
 
 
-def _values(job: FitJob | EncodeJob, shard: ShardEntry) -> Iterator[tuple[str, object | None]]:
-    """Key and loaded value (None: missing) of each sample."""
+def _averaged(vectors: NDArray[np.float32], counts: Sequence[int]) -> NDArray[np.float32]:
+    """One vector per sample: the mean of those of its members, of which there are `counts`."""
+    if len(vectors) == len(counts):
+        return vectors
+    starts = np.concatenate([[0], np.cumsum(counts)[:-1]]).astype(np.int64)
+    means: NDArray[np.float32] = np.add.reduceat(vectors, starts, axis=0)
+    means /= np.array(counts, np.float32)[:, None]
+    return means
+
+
+def _values(job: FitJob | EncodeJob, shard: ShardEntry) -> Iterator[tuple[str, list[object] | None]]:
+    """Key and loaded values (None: missing) of each sample: one, or several where the modality is so."""
     from mmcore.shards.read import read_members
     from mmcore.shards.recipe import open_modality
 
     recipe = job.recipe if isinstance(job, FitJob) else job.receipt["recipe"]
     modality = open_modality(recipe["modality"])
-    members: Iterable[tuple[str, bytes | None]] = read_members(job.store, shard, job.modality)
-    for key, data in members:
-        yield key, None if data is None else modality.load(data)
+    for key, parts in read_members(job.store, shard, job.modality):
+        yield key, None if parts is None else [modality.load(data) for data in parts]
 
 
 def _new_encoder(settings: TrainedEncoder, recipe: Mapping[str, Json], device: str) -> Encoder:

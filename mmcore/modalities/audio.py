@@ -58,6 +58,7 @@ class AudioModality(Modality[Sound]):
 
     def __init__(self, settings: AudioSettings) -> None:
         self.settings = settings
+        self.several = settings.several
 
     @property
     def extension(self) -> str:

@@ -80,6 +80,8 @@ class Modality(ABC, Generic[Value]):
     """
 
     kind: ClassVar[str]
+    several: bool = False
+    """Whether a sample may have several members of this modality."""
 
     @property
     @abstractmethod

@@ -55,6 +55,7 @@ class ImageModality(Modality[Picture]):
 
     def __init__(self, settings: ImageSettings) -> None:
         self.settings = settings
+        self.several = settings.several
 
     @property
     def extension(self) -> str:

@@ -28,6 +28,7 @@ class TextModality(Modality[str]):
 
     def __init__(self, settings: TextSettings) -> None:
         self.settings = settings
+        self.several = getattr(settings, "several", False)
 
     @property
     def extension(self) -> str:

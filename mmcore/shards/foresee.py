@@ -36,8 +36,7 @@ def foresee_shards(config: RunConfig, store: Store) -> tuple[ShardPlan, list[Sha
         numbers[recipe.split] = numbers.get(recipe.split, 0) + 1
         name = f"{recipe.split} {numbers[recipe.split]}"
         if receipt is not None:
-            if receipt["samples"]:
-                entries.append(entry_of(receipt))
+            entries += entries_of(receipt)
             steps.append(Step("prepare", name, "reuse", "finished", recipe.digest, recipe.rows))
         else:
             wanted = _described(plan, recipe)
@@ -63,17 +62,25 @@ class Shelf:
     def all_receipts(self) -> list[Receipt]:
         """All receipts that can be read, of whatever run, and even where a file is missing."""
         rest = sorted(self.names - self._read.keys())
-        return [receipt for receipt in (*self._read.values(), *_read(self._store, rest)) if receipt]
+        found = (*self._read.values(), *_read(self._store, rest))
+        # Those of earlier writers have other words.
+        return [receipt for receipt in found if receipt and "files" in receipt]
 
     def _whole(self, receipt: Receipt) -> bool:
-        files = (receipt["tar"], receipt["index"])
+        files = [part[name] for part in receipt["files"] for name in ("tar", "index")]
         return all(self._listing.get(file["path"].rsplit("/", 1)[-1]) == file["size_bytes"] for file in files)
 
 
-def entry_of(receipt: Receipt) -> ShardEntry:
-    """A finished shard as later stages see it."""
-    names = ("recipe", "split", "samples", "views", "labels", "present", "tar", "index")
-    return ShardEntry.from_json({name: receipt[name] for name in names})
+def entries_of(receipt: Receipt) -> list[ShardEntry]:
+    """A finished shard as later stages see it: its parts, each a tar of its own, that hold samples."""
+    names = ("samples", "views", "labels", "present", "tar", "index")
+    return [
+        ShardEntry.from_json(
+            {"recipe": receipt["recipe"], "split": receipt["split"], **{name: part[name] for name in names}}
+        )
+        for part in receipt["files"]
+        if part["samples"]
+    ]
 
 
 def _read(store: Store, digests: Sequence[str]) -> list[Receipt | None]:
@@ -100,6 +107,7 @@ def _described(plan: ShardPlan, recipe: ShardRecipe) -> Receipt:
         "rows": recipe.rows,
         "writer": WRITER_VERSION,
         "bad_modality": plan.bad_modality,
+        "task": plan.task,
         "modalities": plan.modalities,
         "sources": recipe.sources,
     }
@@ -119,17 +127,17 @@ class _History:
 
     def foreseen(self, wanted: Receipt) -> ShardEntry:
         """The entry of a shard to be made, as far as it can be known."""
-        alike = self._by_keys.get(wanted["sources"]["keys"], [])
+        alike = [r for r in self._by_keys.get(wanted["sources"]["keys"], []) if len(r["files"]) == 1]
         views: dict[str, str | None] = {}
         present = dict(wanted["sources"]["present"])
         for name in wanted["modalities"]:
             known = next((receipt for receipt in alike if _same_view(receipt, wanted, name)), None)
-            views[name] = known["views"][name] if known else None
+            views[name] = known["files"][0]["views"][name] if known else None
             if known:
                 present[name] = known["present"][name]
         same = next((r for r in alike if r["sources"]["labels"] == wanted["sources"]["labels"]), None)
         samples = same["samples"] if same else wanted["rows"]
-        labels = same["labels"] if same else None
+        labels = same["files"][0]["labels"] if same else None
         return ShardEntry(wanted["recipe"], wanted["split"], samples, views, labels, present)
 
     def reason(self, wanted: Receipt) -> str:
@@ -173,6 +181,8 @@ def _differences(old: Receipt, new: Receipt) -> list[str]:
         found.append("data.bad_modality changed")
     if old["sources"]["labels"] != new["sources"]["labels"]:
         found.append("labels changed")
+    if old["task"] != new["task"]:
+        found.append("data.task changed")
     if old["split"] != new["split"]:
         found.append("split changed")
     return found

@@ -18,6 +18,9 @@ from mmcore.sources.manifest import Manifest, read_manifest
 from mmcore.sources.paths import inside
 from mmcore.storage import Store
 
+LARGEST_PART = 4
+"""A shard that grows beyond so many times `shards.bytes` is written as several tars."""
+
 
 @dataclass(frozen=True)
 class ShardPlan:
@@ -33,6 +36,7 @@ class ShardPlan:
     modalities: Mapping[str, Json]
     """Settings of each modality, as recipes hold them."""
     bad_modality: str
+    task: str
     where: str
     """The manifest, for messages."""
 
@@ -49,7 +53,15 @@ def plan_shards(config: RunConfig, store: Store) -> ShardPlan:
     )
     media = {name: _media(manifest, data, name, partitions) for name in sorted(data.modalities)}
     modalities = {name: data.modalities[name].recipe() for name in sorted(data.modalities)}
-    frame = {"kind": "shard", "writer": WRITER_VERSION, "bad_modality": data.bad_modality, "modalities": modalities}
+    frame = {
+        "kind": "shard",
+        "writer": WRITER_VERSION,
+        "task": data.task,
+        "bad_modality": data.bad_modality,
+        "modalities": modalities,
+        "part_bytes": None if config.shards.bytes is None else LARGEST_PART * config.shards.bytes,
+    }
+    extras = {name: manifest.table[name].to_pylist() for name in manifest.extras}
     exclusions = read_exclusions(store)
     recipes, roots = [], []
     for split in SPLITS:
@@ -67,6 +79,7 @@ def plan_shards(config: RunConfig, store: Store) -> ShardPlan:
                 "split": split,
                 "keys": picked_keys,
                 "labels": [labels[row] for row in picked],
+                "extras": {name: [values[row] for row in picked] for name, values in extras.items()},
                 "media": columns,
                 "excluded": excluded,
             }
@@ -83,6 +96,7 @@ def plan_shards(config: RunConfig, store: Store) -> ShardPlan:
         tuple(classes),
         modalities,
         data.bad_modality,
+        data.task,
         where,
     )
 

@@ -15,7 +15,7 @@ from mmcore.progress import Progress
 from mmcore.records import SPLITS, Dataset, Json, count_by
 from mmcore.shards.budget import RejectBudget, rejects_of
 from mmcore.shards.exclusions import Exclusion, source_of
-from mmcore.shards.foresee import Receipt, Shelf, entry_of, foresee_shards
+from mmcore.shards.foresee import Receipt, Shelf, entries_of, foresee_shards
 from mmcore.shards.plan import ShardPlan, plan_shards, with_exclusions
 from mmcore.shards.recipe import ShardJob
 from mmcore.shards.write import Setback, make_shard
@@ -154,10 +154,11 @@ def _dataset(plan: ShardPlan, receipts: Sequence[Receipt]) -> Dataset:
         },
     }
     return Dataset(
-        shards=tuple(entry_of(receipt) for receipt in receipts if receipt["samples"]),
+        shards=tuple(entry for receipt in receipts for entry in entries_of(receipt)),
         rejects=tuple(rejects),
         rows=plan.rows,
         classes=tuple(sorted(labels["train"])),
         modalities=dict(plan.modalities),
         facts=facts,
+        task=plan.task,
     )

@@ -11,7 +11,6 @@ from pyarrow import parquet
 
 from mmcore.errors import DamagedError
 from mmcore.records import DataFile, Dataset, ShardEntry
-from mmcore.shards.index import PARTS
 from mmcore.sources.keys import escape
 from mmcore.storage import Store, sha256
 
@@ -25,7 +24,7 @@ def read_dataset(store: Store, name: str) -> Dataset:
 
 
 def read_index(store: Store, entry: ShardEntry) -> pa.Table:
-    """The shard's index in sample order: `key`, `label` and per modality the columns of `PARTS`, as `image.offset`.
+    """The shard's index in sample order: `key`, `label` and, as `image.offset`, the columns of `index.PARTS`.
 
     Raises DamagedError where it is missing or not the file that the receipt names.
     """
@@ -47,27 +46,33 @@ def table_of(data: bytes) -> pa.Table:
     return parquet.ParquetFile(pa.BufferReader(data)).read(use_threads=False)
 
 
-def read_members(store: Store, entry: ShardEntry, modality: str) -> Iterator[tuple[str, bytes | None]]:
-    """Key and bytes (None where it is missing) of one modality of each sample, in index order.
+def read_members(store: Store, entry: ShardEntry, modality: str) -> Iterator[tuple[str, tuple[bytes, ...] | None]]:
+    """Key and members (None where there are none) of one modality of each sample, in index order.
+
+    They are one, or several where the modality is so.
 
     Raises DamagedError, naming the tar and the member, where bytes are not those that were written.
     """
     index = read_index(store, entry)
-    columns = {part: index[f"{modality}.{part}"].to_pylist() for part in PARTS if part != "facts"}
+    columns = [index[f"{modality}.{part}"].to_pylist() for part in ("offset", "size_bytes", "sha256")]
     tar = _file(entry.tar, entry)
     with _opened(store, tar) as file:
-        for row, key in enumerate(index["key"].to_pylist()):
-            if not columns["present"][row]:
+        for key, *places in zip(index["key"].to_pylist(), *columns, strict=True):
+            if places[0] is None:
                 yield key, None
                 continue
-            file.seek(columns["offset"][row])
-            data = file.read(columns["size_bytes"][row])
-            if sha256(data) != columns["sha256"][row]:
-                raise DamagedError(
-                    f"{store.url(tar.path)}: member {escape(key)}.{modality} (sample {key!r}) is "
-                    f"{_damage(len(data), columns['size_bytes'][row])}; remove the tar and run again."
-                )
-            yield key, data
+            lists = places if isinstance(places[0], list) else [[value] for value in places]
+            parts = []
+            for offset, size_bytes, checksum in zip(*lists, strict=True):
+                file.seek(offset)
+                data = file.read(size_bytes)
+                if sha256(data) != checksum:
+                    raise DamagedError(
+                        f"{store.url(tar.path)}: member {escape(key)}.{modality} (sample {key!r}) is "
+                        f"{_damage(len(data), size_bytes)}; remove the tar and run again."
+                    )
+                parts.append(data)
+            yield key, tuple(parts)
 
 
 @contextmanager

@@ -16,7 +16,7 @@ from mmcore.modalities.base import Modality
 from mmcore.records import DIGEST_LENGTH, Json, canonical_json, digest
 from mmcore.storage import Store, sha256
 
-WRITER_VERSION = 1
+WRITER_VERSION = 2
 """Raised by hand when this room gives other bytes for the same recipe."""
 
 FOLDER = "shards"
@@ -81,15 +81,18 @@ def sources_of(body: Mapping[str, Json]) -> dict[str, Json]:
         "first_key": body["keys"][0],
         "last_key": body["keys"][-1],
         "labels": digest([keys, body["labels"]]),
-        "present": {
-            name: sum(ref is not None for ref in column["files" if "files" in column else "texts"])
-            for name, column in body["media"].items()
-        },
+        "present": {name: sum(ref is not None for ref in refs_of(column)) for name, column in body["media"].items()},
         "media": {
             name: digest([column, [entry for entry in body["excluded"] if entry[1] == name]])
             for name, column in body["media"].items()
         },
     }
+
+
+def refs_of(column: Mapping[str, Json]) -> list[Json]:
+    """One reference, or text, per row of a modality; None where it is missing."""
+    found: list[Json] = column["files" if "files" in column else "texts"]
+    return found
 
 
 _SETTINGS: TypeAdapter[Any] = TypeAdapter(ModalitySettings)

@@ -4,7 +4,7 @@ from __future__ import annotations
 
 from typing import BinaryIO
 
-from mmcore.sources.keys import EXTENSION_BYTES, MEMBER_NAME_BYTES, escape
+from mmcore.sources.keys import EXTENSION_BYTES, MEMBER_NAME_BYTES, PART_DIGITS, escape
 
 BLOCK = 512
 LARGEST_MEMBER_BYTES = 8**11 - 1
@@ -18,11 +18,13 @@ _REST = b"".join((b"0", bytes(100), b"ustar", _NUL, b"00", bytes(32 + 32 + 8 + 8
 _FIXED_SUM = sum(_MODE_AND_OWNER) + sum(_TIME) + sum(_REST) + 8 * ord(" ")
 
 
-def member_name(key: str, modality: str, extension: str) -> str:
-    """The name of a sample's member, grouped by readers under the (escaped) key."""
+def member_name(key: str, modality: str, extension: str, part: int | None = None) -> str:
+    """The name of a sample's member, grouped by readers under the (escaped) key; `part` numbers several of them."""
     if len(extension.encode()) > EXTENSION_BYTES:
         raise ValueError(f"{modality}: members end in .{extension}; at most {EXTENSION_BYTES} bytes have room")
-    return f"{escape(key)}.{modality}.{extension}"
+    if part is None:
+        return f"{escape(key)}.{modality}.{extension}"
+    return f"{escape(key)}.{modality}.{part:0{PART_DIGITS}}.{extension}"
 
 
 def header(name: str, size_bytes: int) -> bytes:
@@ -51,6 +53,11 @@ class TarWriter:
         self._file.write(b"".join((header(name, len(data)), data, bytes(padding))))
         self._position = offset + len(data) + padding
         return offset
+
+    @property
+    def size_bytes(self) -> int:
+        """Bytes of the members so far."""
+        return self._position
 
     def finish(self) -> None:
         """End the archive with its two empty blocks."""

@@ -3,24 +3,24 @@
 from __future__ import annotations
 
 import logging
-import time
-from collections.abc import Iterator
+from collections.abc import Iterable, Iterator, Mapping
+from contextlib import ExitStack
 from dataclasses import dataclass
+from pathlib import Path
+from typing import Self
+
+import xxhash
 
 from mmcore import parallel
-from mmcore.errors import MmcoreError, StageError
-from mmcore.modalities.base import CIRCUMSTANTIAL, Member, Rejected
+from mmcore.modalities.base import Rejected
 from mmcore.records import Json, Reject, count_by
-from mmcore.shards.exclusions import Exclusion, source_of
-from mmcore.shards.index import IndexBuilder
-from mmcore.shards.inputs import read_source
-from mmcore.shards.recipe import FOLDER, ShardJob, open_modality
+from mmcore.shards.cells import CellReader, Found
+from mmcore.shards.exclusions import Exclusion
+from mmcore.shards.index import Cell, IndexBuilder, Place
+from mmcore.shards.recipe import FOLDER, ShardJob
 from mmcore.shards.tar import TarWriter, member_name
 from mmcore.shards.time_limit import TimeLimit
-from mmcore.storage import sha256
-
-INLINE = "(text in the manifest)"
-
+from mmcore.storage import Store, sha256
 
 _logger = logging.getLogger(__name__)
 
@@ -32,148 +32,163 @@ class Setback:
     exclusions: tuple[Exclusion, ...]
 
 
+@dataclass(frozen=True)
+class Kept:
+    """A sample as it goes into a shard."""
+
+    key: str
+    label: Json
+    cells: Mapping[str, Found | None]
+    extras: tuple[Json, ...] = ()
+
+
 def make_shard(job: ShardJob) -> dict[str, Json] | Setback:
-    """Make and publish a shard's tar and index, then its receipt, which is returned.
+    """Make and publish a shard's tars and indexes, then its receipt, which is returned.
 
     Raises SourceChangedError where a file is not the one that was planned with, and StageError where a modality's
     code fails on a sample.
     """
     body = job.recipe.body
-    decoder = _Decoder(job, body)
-    index = IndexBuilder(decoder.modalities)
-    with job.store.scratch() as folder:
-        tar_path, index_path = folder / "shard.tar", folder / "shard.parquet"
-        with tar_path.open("wb", buffering=1 << 20) as file:
-            tar = TarWriter(file)
-            for row, members in decoder.samples():
-                index.add_row(body["keys"][row], body["labels"][row])
-                for name, member in members.items():
-                    _add(tar, index, name, member, decoder.member_name(row, name))
-            tar.finish()
-        if decoder.setbacks:
-            return Setback(tuple(decoder.setbacks))
-        index.write(index_path)
-        files = {
-            "tar": job.store.publish_content(tar_path, FOLDER, "tar").as_json(),
-            "index": job.store.publish_content(index_path, FOLDER, "parquet").as_json(),
+    reader = CellReader(job, body)
+    rejects: list[Reject] = []
+    with job.store.scratch() as folder, ShardWriter(folder, body, reader) as writer:
+        for sample in _samples(job, body, reader, rejects):
+            writer.add(sample)
+        if reader.setbacks:
+            return Setback(tuple(reader.setbacks))
+        files = [part.published(job.store) for part in writer.finish()]
+        receipt = {
+            **{name: body[name] for name in ("kind", "writer", "split", "bad_modality", "modalities", "task")},
+            "files": files,
+            "recipe": job.recipe.digest,
+            "rows": job.recipe.rows,
+            "samples": sum(file["samples"] for file in files),
+            "whole": sum(file["whole"] for file in files),
+            "present": _added(file["present"] for file in files),
+            "classes": _added(file["classes"] for file in files),
+            "rejects": [reject.as_json() for reject in rejects],
+            "sources": job.recipe.sources,
         }
-    receipt = {
-        **{name: body[name] for name in ("kind", "writer", "split", "bad_modality", "modalities")},
-        **files,
-        "recipe": job.recipe.digest,
-        "rows": job.recipe.rows,
-        "samples": len(index.keys),
-        "whole": index.whole(),
-        "present": index.present(),
-        "views": index.views(),
-        "labels": index.labels_digest(),
-        "classes": count_by(index.labels),
-        "rejects": [reject.as_json() for reject in decoder.rejects],
-        "sources": job.recipe.sources,
-    }
     job.store.publish_json(job.recipe.receipt, receipt)
-    if decoder.rejects:
-        counts = ", ".join(f"{code} {n}" for code, n in count_by(one.code for one in decoder.rejects).items())
+    if rejects:
+        counts = ", ".join(f"{code} {n}" for code, n in count_by(one.code for one in rejects).items())
         _logger.info(
             "shard %s (%s): set aside of %d samples: %s", job.recipe.digest[:8], body["split"], job.recipe.rows, counts
         )
     return receipt
 
 
-def _add(tar: TarWriter, index: IndexBuilder, modality: str, member: Member | None, name: str) -> None:
-    if member is None:
-        index.add_absent(modality)
-    else:
-        offset = tar.add(name, member.data)
-        index.add_member(modality, offset, len(member.data), sha256(member.data), member.facts)
+def _added(counts: Iterable[Mapping[str, int]]) -> dict[str, int]:
+    total: dict[str, int] = {}
+    for one in counts:
+        for name, count in one.items():
+            total[name] = total.get(name, 0) + count
+    return total
 
 
-class _ReadError(Exception):
-    """A source file could not be read; told apart from what codecs raise."""
+def _samples(job: ShardJob, body: dict[str, Json], reader: CellReader, rejects: list[Reject]) -> Iterator[Kept]:
+    """The samples that are kept, in order; the others, and what others lack, are added to `rejects`."""
+    roots = (root for root, rows in job.roots for _ in range(rows))
+    limit_s = job.sample_timeout_s if parallel.in_single_threaded_process_worker() else None
+    extras = list(body["extras"].values())
+    with TimeLimit(limit_s, exact=job.isolated) as limit:
+        for row, (key, root) in enumerate(zip(body["keys"], roots, strict=True)):
+            limit.restart()
+            reader.begin()
+            cells: dict[str, Found | None] = {}
+            bad = []
+            for name in reader.modalities:
+                found = reader.read(row, key, name, root)
+                if isinstance(found, Rejected):
+                    bad.append(name)
+                    rejects.append(reader.reject(row, key, name, found))
+                    found = None
+                cells[name] = found
+            if bad and body["bad_modality"] == "drop":
+                rejects.append(Reject(key, "", "dropped", f"unfit: {', '.join(bad)}"))
+            elif all(cell is None for cell in cells.values()):
+                rejects.append(Reject(key, "", "no-modality", f"unfit: {', '.join(bad)}"))
+            else:
+                yield Kept(key, body["labels"][row], cells, tuple(column[row] for column in extras))
+    if job.isolated:
+        parallel.tell({"decoding": None})
 
 
-class _Decoder:
-    """Turns the rows of a recipe into members; collects what is set aside."""
+class _Part:
+    """One tar with its index, being written."""
 
-    def __init__(self, job: ShardJob, body: dict[str, Json]) -> None:
-        self._job = job
-        self._body = body
-        self.modalities = {name: open_modality(recipe) for name, recipe in sorted(body["modalities"].items())}
-        self._extensions = {name: modality.extension for name, modality in self.modalities.items()}
-        self._excluded = {(key, name): Rejected(code, message) for key, name, code, message in body["excluded"]}
-        self.rejects: list[Reject] = []
-        self.setbacks: list[Exclusion] = []
-        self._since = 0.0
+    def __init__(self, folder: Path, number: int, index: IndexBuilder) -> None:
+        self.tar_path, self.index_path = folder / f"{number}.tar", folder / f"{number}.parquet"
+        self.file = self.tar_path.open("wb", buffering=1 << 20)
+        self.tar = TarWriter(self.file)
+        self.index = index
 
-    def samples(self) -> Iterator[tuple[int, dict[str, Member | None]]]:
-        """Row and members of each sample that is kept, in order."""
-        roots = (root for root, rows in self._job.roots for _ in range(rows))
-        limit_s = self._job.sample_timeout_s if parallel.in_single_threaded_process_worker() else None
-        with TimeLimit(limit_s, exact=self._job.isolated) as limit:
-            for row, (key, root) in enumerate(zip(self._body["keys"], roots, strict=True)):
-                limit.restart()
-                self._since = time.monotonic()
-                members: dict[str, Member | None] = {}
-                bad = []
-                for name in self.modalities:
-                    found = self._member(row, key, name, root)
-                    members[name] = found if isinstance(found, Member) else None
-                    if isinstance(found, Rejected):
-                        bad.append(name)
-                        self.rejects.append(self._reject(row, key, name, found))
-                if bad and self._body["bad_modality"] == "drop":
-                    self.rejects.append(Reject(key, "", "dropped", f"unfit: {', '.join(bad)}"))
-                elif all(member is None for member in members.values()):
-                    self.rejects.append(Reject(key, "", "no-modality", f"unfit: {', '.join(bad)}"))
-                else:
-                    yield row, members
-        if self._job.isolated:
-            parallel.tell({"decoding": None})
+    def finish(self) -> None:
+        self.tar.finish()
+        self.file.close()
+        self.index.write(self.index_path)
 
-    def member_name(self, row: int, name: str) -> str:
-        return member_name(self._body["keys"][row], name, self._extensions[name])
+    def published(self, store: Store) -> dict[str, Json]:
+        """What the receipt says of it, once its files are in the store."""
+        return {
+            "tar": store.publish_content(self.tar_path, FOLDER, "tar").as_json(),
+            "index": store.publish_content(self.index_path, FOLDER, "parquet").as_json(),
+            "samples": len(self.index.keys),
+            "whole": self.index.whole(),
+            "present": self.index.present(),
+            "classes": self.index.classes(),
+            "views": self.index.views(),
+            "labels": self.index.labels_digest(),
+        }
 
-    def _member(self, row: int, key: str, name: str, root: str) -> Member | Rejected | None:
-        """One cell's member, None where the cell is empty."""
-        column = self._body["media"][name]
-        ref = column["files" if "files" in column else "texts"][row]
-        if ref is None:
-            return None
-        if excluded := self._excluded.get((key, name)):
-            return excluded
-        if self._job.isolated:
-            parallel.tell({"decoding": [key, name], "since": self._since})
-        try:
-            data = self._read(row, name, root)
-            return data if isinstance(data, Rejected) else self.modalities[name].process(data)
-        except MmcoreError:
-            raise
-        except MemoryError:
-            return self._set_back(key, name, row, Rejected("codec-died", "decoding ran out of memory"))
-        except _ReadError as error:
-            return self._set_back(key, name, row, Rejected("io-error", str(error)))
-        except Exception as error:
-            what = f"{type(error).__name__}: {error}"
-            raise StageError(f"{name} of {key!r} ({self._source(row, name)}): its modality failed: {what}") from error
 
-    def _read(self, row: int, name: str, root: str) -> bytes | Rejected:
-        column = self._body["media"][name]
-        if "texts" in column:
-            return str(column["texts"][row]).encode()
-        max_bytes = self._body["modalities"][name]["max_bytes"]
-        try:
-            return read_source(root, column["files"][row], column["fingerprints"][row], max_bytes)
-        except OSError as error:
-            raise _ReadError(error.strerror or type(error).__name__) from error
+class ShardWriter:
+    """Samples into a tar with its index, or into several where one would grow beyond the recipe's `part_bytes`."""
 
-    def _set_back(self, key: str, name: str, row: int, why: Rejected) -> Rejected:
-        source = source_of(self._body["media"][name], row)
-        self.setbacks.append(Exclusion(key, name, source, why.code, why.message))
-        return why
+    def __init__(self, folder: Path, body: Mapping[str, Json], reader: CellReader) -> None:
+        self._folder = folder
+        self._several = reader.several
+        self._extensions = {name: modality.extension for name, modality in reader.modalities.items()}
+        self._task, self._extras = body["task"], list(body["extras"])
+        self._part_bytes = body["part_bytes"]
+        self._parts: list[_Part] = []
+        self._open = ExitStack()
+        self._begin()
 
-    def _source(self, row: int, name: str) -> str:
-        column = self._body["media"][name]
-        return str(column["files"][row]) if "files" in column else INLINE
+    def __enter__(self) -> Self:
+        return self
 
-    def _reject(self, row: int, key: str, name: str, why: Rejected) -> Reject:
-        return Reject(key, name, why.code, why.message, self._source(row, name), why.code in CIRCUMSTANTIAL)
+    def __exit__(self, *error: object) -> None:
+        self._open.close()
+
+    def _begin(self) -> None:
+        index = IndexBuilder(self._several, task=self._task, extras=self._extras)
+        self._parts.append(_Part(self._folder, len(self._parts), index))
+        self._open.enter_context(self._parts[-1].file)
+
+    def add(self, sample: Kept) -> None:
+        part = self._parts[-1]
+        if self._part_bytes is not None and part.index.keys:
+            size_bytes = sum(len(data) for cell in sample.cells.values() if cell for data in cell.member.parts)
+            if part.tar.size_bytes + size_bytes > self._part_bytes:
+                part.finish()
+                self._begin()
+                part = self._parts[-1]
+        cells = {
+            name: None if cell is None else self._stored(part.tar, sample.key, name, cell)
+            for name, cell in sample.cells.items()
+        }
+        part.index.add(sample.key, sample.label, cells, sample.extras)
+
+    def _stored(self, tar: TarWriter, key: str, name: str, found: Found) -> Cell:
+        places = []
+        for number, data in enumerate(found.member.parts):
+            member = member_name(key, name, self._extensions[name], number if self._several[name] else None)
+            offset = tar.add(member, data)
+            places.append(Place(offset, len(data), sha256(data), xxhash.xxh3_64_intdigest(data)))
+        return Cell(places, found.member.facts, found.member.signature, found.source, found.source_sha256)
+
+    def finish(self) -> list[_Part]:
+        """The finished parts: at least one, which is empty where no sample was kept."""
+        self._parts[-1].finish()
+        return self._parts

@@ -8,6 +8,8 @@ MEMBER_NAME_BYTES = 100
 """A plain tar header holds this many bytes of a name."""
 EXTENSION_BYTES = 8
 """Room kept for the ending of a member, as `flac`."""
+PART_DIGITS = 3
+"""Digits that number the members of a modality of which a sample may have several."""
 UNFIT = re.compile(r"[/\x00-\x1f\x7f-\x9f]|^\.")
 """What no key may hold: slashes, control characters, a dot at its start."""
 
@@ -19,7 +21,7 @@ def escape(key: str) -> str:
 
 def longest_key(modalities: tuple[str, ...]) -> int:
     """Bytes that an escaped key may have, so that `<key>.<modality>.<extension>` fits into a tar header."""
-    return MEMBER_NAME_BYTES - max(len(name) for name in modalities) - 2 - EXTENSION_BYTES
+    return MEMBER_NAME_BYTES - max(len(name) for name in modalities) - 2 - EXTENSION_BYTES - PART_DIGITS - 1
 
 
 def why_unfit(key: str, longest: int) -> str | None:

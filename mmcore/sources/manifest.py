@@ -31,6 +31,8 @@ class Manifest:
     """One per row that cannot be used."""
     rows: int
     """Rows read, usable or not."""
+    extras: tuple[str, ...] = ()
+    """Further columns of the table that go into the shards' indexes: `group`, `domain`, `weight`, `meta.<column>`."""
 
 
 def read_manifest(data: DataConfig) -> Manifest:

@@ -260,7 +260,7 @@ class TestLabel:
     @staticmethod
     def same_tar_other_index(bench: Bench, key: str, old: dict[str, Json], ran: Ran) -> None:
         new = bench.receipt_of(key)
-        assert new["tar"] == old["tar"]
+        assert new["files"][0]["tar"] == old["files"][0]["tar"]
         assert new["views"] == old["views"]
         assert new["index"]["path"] != old["index"]["path"]
         of_shards = {path for path in ran.new if path.startswith("shards/")}
@@ -277,7 +277,7 @@ class TestText:
 
     def only_text_changed(self, bench: Bench, key: str, old: dict[str, Json]) -> None:
         new = bench.receipt_of(key)
-        assert new["tar"]["path"] != old["tar"]["path"]
+        assert new["files"][0]["tar"]["path"] != old["files"][0]["tar"]["path"]
         changed = {name for name in old["views"] if old["views"][name] != new["views"][name]}
         assert changed == {"text"}
         assert new["labels"] == old["labels"]
@@ -328,7 +328,7 @@ class TestText:
         ran = bench.run()
         assert ran.computed == {("prepare", shard)} < ran.announced
         new = bench.receipt_of(row["id"])
-        assert (new["tar"], new["index"], new["views"]) == (old["tar"], old["index"], old["views"])
+        assert new["files"] == old["files"]
         # The data set names its shards' recipes.
         assert {path.split("/")[0] for path in ran.new} == {"shards", "datasets"}
         assert [path for path in ran.new if path.startswith("shards/")] == [f"shards/{new['recipe']}.json"]
@@ -445,7 +445,7 @@ def test_what_is_lost_is_made_again(bench: Bench) -> None:
     receipt = bench.store.read_json(f"shards/{steps_['prepare', 'val 1']}.json")
     (view,) = (bench.folder / "output").glob(f"features/*/{steps_['extract', 'text test 1']}.arrow")
     model = bench.folder / "output" / "models" / str(steps_["train", "only-image"]) / "model.safetensors"
-    files = [bench.folder / "output" / receipt["tar"]["path"], view, model]
+    files = [bench.folder / "output" / receipt["files"][0]["tar"]["path"], view, model]
     bytes_ = [file.read_bytes() for file in files]
     for file, data in zip(files, bytes_, strict=True):
         file.write_bytes(data[:-1])

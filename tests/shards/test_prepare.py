@@ -13,8 +13,8 @@ from mmcore.errors import DataError, StageError, TooManyRejectsError
 from mmcore.parallel import Died, Pool, open_pool
 from mmcore.progress import Silent
 from mmcore.records import Dataset, Reject, count_by
+from mmcore.shards import cells
 from mmcore.shards import prepare as module
-from mmcore.shards import write
 from mmcore.shards.budget import RejectBudget
 from mmcore.shards.plan import plan_shards
 from mmcore.shards.prepare import prepare
@@ -62,7 +62,7 @@ def test_the_data_set_holds_what_was_given(bench: Bench, serial: Pool, tally: Ta
         labels = read_index(bench.store, shard)["label"].to_pylist()
         parts = [dict(read_members(bench.store, shard, name)) for name in ("word", "note")]
         for key, label in zip(keys, labels, strict=True):
-            found[key] = [label, shard.split, *((part[key] or b"").decode() for part in parts)]
+            found[key] = [label, shard.split, *(b"".join(part[key] or ()).decode() for part in parts)]
     assert found == bench.rows
     facts = dataset.facts
     notes = sum(bool(row[3]) for row in bench.rows.values())
@@ -196,7 +196,7 @@ def test_files_that_could_not_be_read_are_tried_again_by_the_next_run(
     bench: Bench, serial: Pool, tally: Tally, monkeypatch: pytest.MonkeyPatch
 ) -> None:
     config = bench.write()
-    real = write.read_source
+    real = cells.read_source
 
     def locked(root: str, ref: str, *args: Any) -> Any:
         if "k0006" in ref:
@@ -204,7 +204,7 @@ def test_files_that_could_not_be_read_are_tried_again_by_the_next_run(
         return real(root, ref, *args)
 
     with monkeypatch.context() as patch:
-        patch.setattr(write, "read_source", locked)
+        patch.setattr(cells, "read_source", locked)
         dataset = prepare(config, bench.store, serial, tally)
     (reject,) = dataset.rejects
     assert (reject.key, reject.code, reject.circumstantial) == ("k0006", "io-error", True)

@@ -6,20 +6,23 @@ import pytest
 
 from mmcore.errors import DamagedError
 from mmcore.records import ShardEntry
-from mmcore.shards.foresee import entry_of
+from mmcore.shards.foresee import entries_of
 from mmcore.shards.read import read_index, read_members
 from mmcore.shards.recipe import ShardJob, ShardRecipe
 from mmcore.shards.write import make_shard
 from mmcore.storage import Store
 
-TEXT = {"kind": "text", "max_chars": 1000, "max_bytes": 1000, "version": 1}
+TEXT = {"kind": "text", "max_chars": 1000, "max_bytes": 1000, "several": False, "version": 1}
 WORDS = ["one", None, "three" * 100, "four"]
 
 
 def _made(store: Store) -> ShardEntry:
     body = {
         "kind": "shard",
-        "writer": 1,
+        "writer": 2,
+        "task": "classes",
+        "part_bytes": None,
+        "extras": {},
         "split": "val",
         "bad_modality": "keep",
         "modalities": {"note": TEXT, "word": TEXT},
@@ -28,13 +31,13 @@ def _made(store: Store) -> ShardEntry:
         "media": {"note": {"texts": ["n"] * 4}, "word": {"texts": WORDS}},
         "excluded": [],
     }
-    return entry_of(make_shard(ShardJob(ShardRecipe.of(body), store, (("/", 4),), 60.0)))
+    return entries_of(make_shard(ShardJob(ShardRecipe.of(body), store, (("/", 4),), 60.0)))[0]
 
 
 def test_members_come_back_as_they_were_written(store: Store) -> None:
     entry = _made(store)
     assert list(read_members(store, entry, "word")) == [
-        (key, word and word.encode()) for key, word in zip(["a", "b.b", "c", "d"], WORDS, strict=True)
+        (key, word and (word.encode(),)) for key, word in zip(["a", "b.b", "c", "d"], WORDS, strict=True)
     ]
     assert read_index(store, entry)["label"].to_pylist() == ["x", "y", "x", "y"]
 
@@ -80,7 +83,7 @@ def test_truncation_and_absence_are_found(store: Store) -> None:
 def test_shards_on_a_bucket() -> None:
     store = Store("memory://shards-on-a-bucket").open()
     entry = _made(store)
-    assert [data for _, data in read_members(store, entry, "note")] == [b"n"] * 4
+    assert [data for _, data in read_members(store, entry, "note")] == [(b"n",)] * 4
 
 
 def test_a_shard_that_is_only_foreseen_has_no_files(store: Store) -> None:

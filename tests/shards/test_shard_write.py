@@ -11,11 +11,12 @@ import webdataset
 
 from mmcore.errors import SourceChangedError, StageError
 from mmcore.records import digest
-from mmcore.shards.foresee import entry_of
+from mmcore.shards.foresee import entries_of
 from mmcore.shards.plan import plan_shards
-from mmcore.shards.read import read_index
+from mmcore.shards.read import read_index, read_members
 from mmcore.shards.recipe import WRITER_VERSION, ShardJob, ShardRecipe
 from mmcore.shards.write import Setback, make_shard
+from mmcore.sources.fingerprints import fingerprints
 from mmcore.storage import Store, sha256
 
 from . import bad_codec
@@ -27,6 +28,9 @@ GOLDEN = {
     "writer": WRITER_VERSION,
     "split": "train",
     "bad_modality": "keep",
+    "task": "classes",
+    "part_bytes": None,
+    "extras": {},
     "modalities": {"caption": TEXT, "title": TEXT},
     "keys": ["v1.2", "v1.3", "50%", "ключ", "empty"],
     "labels": ["a", "b", "a", "b", "a"],
@@ -45,18 +49,26 @@ def _job(store: Store, body: dict = GOLDEN, roots: tuple = ()) -> ShardJob:
 def test_golden_bytes(store: Store) -> None:
     """If this fails, the bytes of shards have changed: raise WRITER_VERSION and put the new digests here."""
     receipt = make_shard(_job(store))
-    index = read_index(store, entry_of(receipt))
+    index = read_index(store, entries_of(receipt)[0])
     # The index's bytes also name the version of pyarrow; a modality's wording is its own.
-    receipt = {name: value for name, value in receipt.items() if name not in {"index", "rejects"}}
-    found = (WRITER_VERSION, receipt["tar"]["sha256"], digest(index.to_pydict()), digest(receipt))
+    (file,) = receipt["files"]
+    kept = {name: value for name, value in file.items() if name != "index"}
+    receipt = {name: value for name, value in receipt.items() if name != "rejects"} | {"files": [kept]}
+    found = (WRITER_VERSION, file["tar"]["sha256"], digest(_plain(index)), digest(receipt))
     assert found == GOLDEN_DIGESTS
 
 
+def _plain(index):
+    """Signatures are bytes, which JSON cannot hold."""
+    names = [name for name in index.column_names if not name.endswith(".signature")]
+    return index.select(names).to_pydict()
+
+
 GOLDEN_DIGESTS = (
-    1,
+    2,
     "78b892ed1a27bb3e81348a218b35862b",
-    "34eb4c09f6db6008154db61582ff66df",
-    "c64f97b65af7a01295fd82175794d268",
+    "49385b11ac59fe4d37ca17ccd6b3b67f",
+    "0ba6bd473d773bf469291c7ec125d961",
 )
 
 
@@ -72,7 +84,7 @@ def test_what_a_shard_holds(store: Store) -> None:
     assert (receipt["rows"], receipt["samples"], receipt["whole"]) == (5, 3, 2)
     assert receipt["present"] == {"caption": 2, "title": 3}
     assert receipt["classes"] == {"a": 2, "b": 1}
-    index = read_index(store, entry_of(receipt)).to_pydict()
+    index = read_index(store, entries_of(receipt)[0]).to_pydict()
     assert index["key"] == ["v1.2", "50%", "ключ"]
     assert index["label"] == ["a", "a", "b"]
     assert index["caption.present"] == [True, False, True]
@@ -80,8 +92,8 @@ def test_what_a_shard_holds(store: Store) -> None:
     assert json.loads(index["title.facts"][2]) == {"chars": 49, "words": 10}
     checksums = [sha256(b"one"), None, sha256("четыре".encode())]
     assert index["caption.sha256"] == checksums
-    assert receipt["views"]["caption"] == digest({"keys": index["key"], "checksums": checksums})
-    assert receipt["labels"] == digest([["v1.2", "a"], ["50%", "a"], ["ключ", "b"]])
+    assert receipt["files"][0]["views"]["caption"] == digest({"keys": index["key"], "checksums": checksums})
+    assert receipt["files"][0]["labels"] == digest([["v1.2", "a"], ["50%", "a"], ["ключ", "b"]])
     assert store.read_json(f"shards/{receipt['recipe']}.json") == receipt
     assert receipt["recipe"] == digest(GOLDEN)
     assert not list(Path(store.root, "tmp").iterdir())
@@ -90,7 +102,7 @@ def test_what_a_shard_holds(store: Store) -> None:
 @pytest.mark.filterwarnings("ignore:unclosed file:ResourceWarning")  # webdataset leaves its file to the collector
 @pytest.mark.filterwarnings("ignore::pytest.PytestUnraisableExceptionWarning")
 def test_other_readers_see_the_samples(store: Store) -> None:
-    path = store.url(make_shard(_job(store))["tar"]["path"])
+    path = store.url(make_shard(_job(store))["files"][0]["tar"]["path"])
     wanted = {
         "v1%2E2": {"caption.txt": b"one", "title.txt": b"One"},
         "50%25": {"title.txt": b"Three"},
@@ -110,9 +122,9 @@ def test_labels_do_not_touch_the_tar(store: Store) -> None:
     before = make_shard(_job(store))
     after = make_shard(_job(store, {**GOLDEN, "labels": ["b"] * 5}))
     assert after["recipe"] != before["recipe"]
-    assert after["tar"] == before["tar"]
-    assert after["views"] == before["views"]
-    assert after["labels"] != before["labels"]
+    assert after["files"][0]["tar"] == before["files"][0]["tar"]
+    assert after["files"][0]["views"] == before["files"][0]["views"]
+    assert after["files"][0]["labels"] != before["files"][0]["labels"]
 
 
 def test_one_bad_modality_drops_the_sample_where_so_set(store: Store) -> None:
@@ -189,7 +201,7 @@ def test_what_circumstances_spoil_is_not_published(bench: Bench, monkeypatch: py
     def broken(*_):
         raise OSError(5, "Input/output error")
 
-    monkeypatch.setattr("mmcore.shards.write.read_source", broken)
+    monkeypatch.setattr("mmcore.shards.cells.read_source", broken)
     plan = plan_shards(bench.write(), bench.store)
     result = make_shard(ShardJob(plan.recipes[0], bench.store, plan.roots[0], 60.0))
     assert isinstance(result, Setback)
@@ -207,3 +219,74 @@ def test_recipes_of_other_code_are_refused(store: Store) -> None:
     body = {**GOLDEN, "modalities": {"caption": TEXT, "title": {**TEXT, "version": 99}}}
     with pytest.raises(StageError, match="version 99"):
         make_shard(_job(store, body))
+
+
+def _with(**changes) -> dict:
+    return {**GOLDEN, "excluded": [], **changes}
+
+
+def test_several_files_become_numbered_members(store: Store, tmp_path: Path) -> None:
+    for name, text in {"a.txt": "one", "b.txt": "two", "c.txt": "three", "bad.txt": "\x00"}.items():
+        (tmp_path / name).write_text(text)
+    refs = [["list", "a.txt", "b.txt"], None, ["list", "c.txt"], ["list", "a.txt", "bad.txt"]]
+    prints = [ref and fingerprints(str(tmp_path), ref[1:], "stat") for ref in refs]
+    body = _with(
+        modalities={"note": {**TEXT, "several": True}, "title": TEXT},
+        keys=["a.a", "b", "c", "d"],
+        labels=["x"] * 4,
+        media={"note": {"files": refs, "fingerprints": prints}, "title": {"texts": ["A", "B", "C", "D"]}},
+    )
+    receipt = make_shard(_job(store, body, ((str(tmp_path), 4),)))
+    (entry,) = entries_of(receipt)
+    assert list(read_members(store, entry, "note")) == [
+        ("a.a", (b"one", b"two")),
+        ("b", None),
+        ("c", (b"three",)),
+        ("d", None),
+    ]
+    with tarfile.open(store.url(entry.tar.path)) as tar:
+        names = ["a%2Ea.note.000.txt", "a%2Ea.note.001.txt", "a%2Ea.title.txt"]
+        assert tar.getnames()[:3] == names
+    index = read_index(store, entry).to_pydict()
+    assert index["note.sha256"][0] == [sha256(b"one"), sha256(b"two")]
+    assert index["note.source"] == ["a.txt; b.txt", None, "c.txt", None]
+    assert index["note.source_sha256"][0] == sha256(f"{sha256(b'one')},{sha256(b'two')}".encode())
+    assert json.loads(index["note.facts"][0])["count"] == 2
+    (reject,) = receipt["rejects"]
+    assert (reject["key"], reject["modality"], reject["source"]) == ("d", "note", "a.txt; bad.txt")
+    assert reject["message"].startswith("bad.txt: ")
+
+
+def test_a_shard_that_grows_too_large_is_continued(store: Store) -> None:
+    texts = ["x" * 500, "y" * 500, "z" * 500, None, "w" * 500]
+    body = _with(
+        modalities={"caption": {**TEXT, "max_chars": 1000}}, media={"caption": {"texts": texts}}, part_bytes=2500
+    )
+    receipt = make_shard(_job(store, body))
+    entries = entries_of(receipt)
+    assert [entry.samples for entry in entries] == [2, 2]
+    assert (receipt["samples"], receipt["present"], receipt["classes"]) == (4, {"caption": 4}, {"a": 3, "b": 1})
+    members = [member for entry in entries for member in read_members(store, entry, "caption")]
+    assert members == [
+        (key, (text.encode(),)) for key, text in zip(body["keys"], texts, strict=True) if text is not None
+    ]
+
+
+@pytest.mark.parametrize(
+    ("task", "labels", "classes"),
+    [
+        ("multilabel", [["a", "b"], ["b"], [], ["a"], ["c"]], {"a": 2, "b": 1, "c": 1}),
+        ("regression", [0.5, 1.0, -2.0, 4.0, 5.0], {}),
+        ("classes", [None, "b", None, "a", None], {"a": 1}),
+    ],
+)
+def test_targets_of_every_task(store: Store, task: str, labels: list, classes: dict) -> None:
+    extras = {"group": list("ppqqr"), "weight": [1.0, 2.0, 0.5, 1.0, 1.0], "meta.site": list("vwxyz")}
+    media = {"caption": {"texts": ["one", " ", "three", "four", "five"]}}
+    body = _with(task=task, labels=labels, extras=extras, modalities={"caption": TEXT}, media=media)
+    receipt = make_shard(_job(store, body))
+    index = read_index(store, entries_of(receipt)[0]).to_pydict()
+    kept = [0, 2, 3, 4]
+    assert index["label"] == [labels[row] for row in kept]
+    assert {name: index[name] for name in extras} == {name: [v[row] for row in kept] for name, v in extras.items()}
+    assert receipt["classes"] == classes

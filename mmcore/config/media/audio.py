@@ -26,5 +26,7 @@ class AudioSettings(Settings):
     """Shorter sounds are set aside."""
     format: Literal["flac", "wav"] = "flac"
     """How members are stored."""
+    several: bool = False
+    """The column holds a list of files; each is a member of its own."""
     max_bytes: int = Field(256_000_000, ge=1)
     """Larger files are set aside unread."""

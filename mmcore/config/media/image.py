@@ -30,6 +30,8 @@ class ImageSettings(Settings):
     """How members are stored."""
     quality: int = Field(90, ge=1, le=100)
     """JPEG quality; PNG has none."""
+    several: bool = False
+    """The column holds a list of files; each is a member of its own."""
     max_bytes: int = Field(64_000_000, ge=1)
     """Larger files are set aside unread."""
     max_pixels: int = Field(100_000_000, ge=1)

@@ -1,0 +1,140 @@
+"""From one cell of a recipe to what a shard holds of it: read, decode, check, normalise."""
+
+from __future__ import annotations
+
+import time
+from collections.abc import Sequence
+from dataclasses import dataclass
+
+from mmcore import parallel
+from mmcore.errors import MmcoreError, StageError
+from mmcore.modalities.base import CIRCUMSTANTIAL, Member, Rejected
+from mmcore.records import Json, Reject
+from mmcore.shards.exclusions import Exclusion, source_of
+from mmcore.shards.inputs import read_source
+from mmcore.shards.recipe import ShardJob, open_modality, refs_of
+from mmcore.storage import sha256
+
+INLINE = "(text in the manifest)"
+
+
+@dataclass(frozen=True)
+class Found:
+    """What a cell came to: a member, with the reference and the hash of the bytes that it was made of."""
+
+    member: Member
+    source: str
+    source_sha256: str
+
+
+class _ReadError(Exception):
+    """A source file could not be read; told apart from what codecs raise."""
+
+
+class CellReader:
+    """Makes members of a recipe's cells; collects what circumstances set back.
+
+    Raises SourceChangedError where a file is not the one that was planned with, and StageError where a modality's
+    code fails.
+    """
+
+    def __init__(self, job: ShardJob, body: dict[str, Json]) -> None:
+        self._isolated = job.isolated
+        self._media = body["media"]
+        self._max_bytes = {name: recipe["max_bytes"] for name, recipe in body["modalities"].items()}
+        self._excluded = {(key, name): Rejected(code, message) for key, name, code, message in body["excluded"]}
+        self.modalities = {name: open_modality(recipe) for name, recipe in sorted(body["modalities"].items())}
+        self.several = {name: modality.several for name, modality in self.modalities.items()}
+        self.setbacks: list[Exclusion] = []
+        self._since = 0.0
+
+    def begin(self) -> None:
+        """A new sample begins."""
+        self._since = time.monotonic()
+
+    def read(self, row: int, key: str, name: str, root: str) -> Found | Rejected | None:
+        """One cell's member, why there is none, or None where the cell is empty."""
+        ref = refs_of(self._media[name])[row]
+        if ref is None:
+            return None
+        if self._excluded and (excluded := self._excluded.get((key, name))):
+            return excluded
+        if self._isolated:
+            parallel.tell({"decoding": [key, name], "since": self._since})
+        try:
+            return self._made(row, name, root, ref)
+        except MmcoreError:
+            raise
+        except MemoryError:
+            return self._set_back(key, name, row, Rejected("codec-died", "decoding ran out of memory"))
+        except _ReadError as error:
+            return self._set_back(key, name, row, Rejected("io-error", str(error)))
+        except Exception as error:
+            what = f"{type(error).__name__}: {error}"
+            where = source_text(self._media[name], row)
+            raise StageError(f"{name} of {key!r} ({where}): its modality failed: {what}") from error
+
+    def reject(self, row: int, key: str, name: str, why: Rejected) -> Reject:
+        """What the quarantine says of a cell."""
+        return Reject(key, name, why.code, why.message, source_text(self._media[name], row), why.code in CIRCUMSTANTIAL)
+
+    def _made(self, row: int, name: str, root: str, ref: Json) -> Found | Rejected:
+        column, modality = self._media[name], self.modalities[name]
+        if "texts" in column:
+            data = str(ref).encode()
+            member = modality.process(data)
+            return member if isinstance(member, Rejected) else Found(member, "", sha256(data))
+        prints = column["fingerprints"][row]
+        if not is_list(ref):
+            found = self._bytes(root, ref, prints, name)
+            if isinstance(found, Rejected):
+                return found
+            member = modality.process(found)
+            return member if isinstance(member, Rejected) else Found(member, text_of(ref), sha256(found))
+        members, hashes = [], []
+        for position, one in enumerate(ref[1:]):
+            found = self._bytes(root, one, prints[position] if prints else None, name)
+            member = found if isinstance(found, Rejected) else modality.process(found)
+            if isinstance(member, Rejected):
+                return Rejected(member.code, f"{text_of(one)}: {member.message}")
+            members.append(member)
+            hashes.append(sha256(found))  # type: ignore[arg-type]  # no Rejected gets here
+        return Found(merged(members), text_of(ref), sha256(",".join(hashes).encode()))
+
+    def _bytes(self, root: str, ref: Json, fingerprint: str | None, name: str) -> bytes | Rejected:
+        try:
+            return read_source(root, ref, fingerprint, self._max_bytes[name])
+        except OSError as error:
+            raise _ReadError(error.strerror or type(error).__name__) from error
+
+    def _set_back(self, key: str, name: str, row: int, why: Rejected) -> Rejected:
+        source = source_of(self._media[name], row)
+        self.setbacks.append(Exclusion(key, name, source, why.code, why.message))
+        return why
+
+
+def merged(members: Sequence[Member]) -> Member:
+    """Several files of one modality as one member of several parts; the first one's signature stands for all."""
+    facts = {"count": len(members), "parts": [dict(member.facts) for member in members]}
+    return Member(tuple(part for member in members for part in member.parts), facts, members[0].signature)
+
+
+def is_list(ref: Json) -> bool:
+    """Whether a reference names several files."""
+    return isinstance(ref, list) and bool(ref) and ref[0] == "list"
+
+
+def text_of(ref: Json) -> str:
+    """A reference as a person reads it: a path, or a path and what within it."""
+    if isinstance(ref, str):
+        return ref
+    kind, *rest = ref
+    if kind == "list":
+        return "; ".join(map(text_of, rest))
+    path, *within = rest
+    return f"{path}#{','.join(map(str, within))}"
+
+
+def source_text(column: dict[str, Json], row: int) -> str:
+    """Where a cell's bytes lie, in words."""
+    return text_of(refs_of(column)[row]) if "files" in column else INLINE
