@@ -52,6 +52,23 @@ def run(
 
 
 @app.command()
+def prepare(
+    file: ConfigFile,
+    overrides: Overrides = None,
+    *,
+    quiet: Annotated[bool, typer.Option("--quiet", "-q", help="Print nothing but errors.")] = False,
+) -> None:
+    """Make the shards alone: decode, check, normalise, pack. Needs no features and no labels."""
+    from mmcore.config import load
+
+    config = load(file, overrides or ()).for_preparing()
+    quiet_prefect()
+    from flows.prepare import prepare as prepare_flow
+
+    show_run(prepare_flow, config, quiet=quiet)
+
+
+@app.command()
 def plan(
     file: ConfigFile,
     overrides: Overrides = None,

@@ -10,7 +10,7 @@ from pydantic import Field
 
 from flows.extract import extract_stage
 from flows.prepare import prepare_stage
-from mmcore.config import RunConfig
+from mmcore.config import RunConfig, demand_learnable
 from mmcore.records import EvaluationEntry, ModelEntry
 from tasks.context import open_run
 from tasks.evaluate import compare_seeds, evaluate, write_report
@@ -26,6 +26,7 @@ def compare(config: RunConfig, seeds: Annotated[int, Field(ge=1, le=100)] = 5) -
         seeds: How many seeds each method is trained with, counted up from `fusion.seed`.
 
     """
+    demand_learnable(config)
     with open_run(config) as run:
         dataset = prepare_stage(run)
         encoders = extract_stage(run, dataset)

@@ -9,7 +9,7 @@ from prefect import flow
 from flows.extract import extract_stage
 from flows.prepare import prepare_stage
 from flows.train import train_stage
-from mmcore.config import RunConfig
+from mmcore.config import RunConfig, demand_learnable
 from mmcore.records import EncoderEntry, ModelEntry
 from tasks.context import Run, open_run
 from tasks.evaluate import evaluate as evaluate_task
@@ -29,6 +29,7 @@ def evaluate(config: RunConfig) -> str:
         config: The run's whole configuration, as in its YAML.
 
     """
+    demand_learnable(config)
     with open_run(config) as run:
         dataset = prepare_stage(run)
         encoders = extract_stage(run, dataset)

@@ -7,7 +7,7 @@ from dataclasses import asdict
 from prefect import flow
 
 from flows.prepare import prepare_stage
-from mmcore.config import RunConfig
+from mmcore.config import RunConfig, demand_learnable
 from mmcore.records import EncoderEntry
 from tasks.context import Run, open_run
 from tasks.extract import extract_features
@@ -29,6 +29,7 @@ def extract(config: RunConfig) -> str:
         config: The run's whole configuration, as in its YAML.
 
     """
+    demand_learnable(config)
     with open_run(config) as run:
         extract_stage(run, prepare_stage(run))
     return run.run_id

@@ -11,7 +11,7 @@ from flows.evaluate import evaluate_stage
 from flows.extract import extract_stage
 from flows.prepare import prepare_stage
 from flows.train import train_stage
-from mmcore.config import RunConfig
+from mmcore.config import RunConfig, demand_learnable
 from tasks.context import open_run
 from tasks.evaluate import write_report
 
@@ -26,6 +26,7 @@ def pipeline(config: RunConfig) -> str:
         config: The run's whole configuration, as in its YAML.
 
     """
+    demand_learnable(config)
     with open_run(config) as run:
         dataset = prepare_stage(run)
         encoders = extract_stage(run, dataset)

@@ -8,7 +8,7 @@ from prefect import flow
 
 from flows.extract import extract_stage
 from flows.prepare import prepare_stage
-from mmcore.config import RunConfig
+from mmcore.config import RunConfig, demand_learnable
 from mmcore.records import EncoderEntry, ModelEntry
 from tasks.context import Run, open_run
 from tasks.train import train_models
@@ -29,6 +29,7 @@ def train(config: RunConfig) -> str:
         config: The run's whole configuration, as in its YAML.
 
     """
+    demand_learnable(config)
     with open_run(config) as run:
         dataset = prepare_stage(run)
         train_stage(run, dataset, extract_stage(run, dataset))

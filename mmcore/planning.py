@@ -4,7 +4,7 @@ from __future__ import annotations
 
 import os
 import shutil
-from collections.abc import Iterable
+from collections.abc import Iterable, Iterator, Sequence
 from dataclasses import dataclass
 
 from mmcore.config import RunConfig
@@ -14,7 +14,7 @@ from mmcore.features.extract import foresee_encoders
 from mmcore.fusion.fit import foresee_models
 from mmcore.fusion.planned import plan_models
 from mmcore.quality.curate import foresee_removed
-from mmcore.records import Json, Reject, Step, count_by
+from mmcore.records import Json, Reject, ShardEntry, Step, count_by
 from mmcore.shards.plan import ShardPlan
 from mmcore.shards.prepare import foresee_shards
 from mmcore.storage import Store
@@ -94,16 +94,7 @@ def make_plan(config: RunConfig, store: Store) -> Plan:
     store.check_layout()
     shards, made, steps = foresee_shards(config, store)
     entries, removing = foresee_removed(config, made, store)
-    encoders = foresee_encoders(config, entries, shards.classes, shards.modalities, store)
-    models = foresee_models(config, entries, encoders, store)
-    evaluations = foresee_evaluations(config, entries, encoders, models, store)
-    every = (
-        *steps,
-        *removing,
-        *(step for _, found in encoders for step in found),
-        *(step for _, step in models),
-        *(step for _, step in evaluations),
-    )
+    every = (*steps, *removing, *(_learning(config, entries, shards, store) if config.learnable else ()))
     seconds, measured = _seconds(every, config, store)
     return Plan(
         steps=every,
@@ -117,6 +108,16 @@ def make_plan(config: RunConfig, store: Store) -> Plan:
     )
 
 
+def _learning(config: RunConfig, entries: Sequence[ShardEntry], shards: ShardPlan, store: Store) -> Iterator[Step]:
+    """What comes after the shards."""
+    encoders = foresee_encoders(config, entries, shards.classes, shards.modalities, store)
+    models = foresee_models(config, entries, encoders, store)
+    evaluations = foresee_evaluations(config, entries, encoders, models, store)
+    yield from (step for _, found in encoders for step in found)
+    yield from (step for _, step in models)
+    yield from (step for _, step in evaluations)
+
+
 def check_inputs(config: RunConfig) -> str:
     """A sentence on what the manifest holds. Raises InputError with all problems found, there and elsewhere."""
     problems: list[Problem] = []
@@ -124,7 +125,7 @@ def check_inputs(config: RunConfig) -> str:
     for look in (
         Store(config.output).check_layout,
         lambda: found.append(foresee_shards(config, Store(config.output))[0]),
-        lambda: plan_models(config),
+        lambda: plan_models(config) if config.features else None,
         lambda: device_of(config.compute),
     ):
         try:

@@ -23,7 +23,7 @@ from mmcore.config.fusion import (
 )
 from mmcore.config.load import load
 from mmcore.config.media import AudioSettings, ImageSettings, ModalitySettings, TextSettings
-from mmcore.config.run import ComputeConfig, DaskConfig, RunConfig
+from mmcore.config.run import ComputeConfig, DaskConfig, RunConfig, demand_learnable
 
 __all__ = [
     "AudioSettings",
@@ -53,5 +53,6 @@ __all__ = [
     "TextSettings",
     "TrainedEncoder",
     "WeightedSettings",
+    "demand_learnable",
     "load",
 ]

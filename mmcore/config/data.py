@@ -26,25 +26,53 @@ Fraction = Annotated[_Share, BeforeValidator(_fraction, json_schema_input_type=_
 class Columns(Part):
     """Which manifest column is what."""
 
-    key: str = "id"
-    """Names the sample; unique."""
-    label: str = "label"
-    """The class to predict."""
+    key: str | None = "id"
+    """Names the sample; unique. `null` names samples by their file and row, where rows are never inserted."""
+    label: str | None = "label"
+    """What to predict; `null` where there is nothing, which is enough to prepare."""
     split: str = "split"
-    """`train`, `val` or `test`."""
+    """`train`, `val` or `test`. Without such a column, a manifest's name or folder may say it (`train.csv`)."""
+    group: str | None = None
+    """Who or what a row is of (a speaker, a patient): no group may be in two splits."""
+    domain: str | None = None
+    """Where a row comes from, for domain adaptation."""
+    weight: str | None = None
+    """How much a row counts: a number of at least 0."""
+    keep: list[str] = Field(default_factory=list)
+    """Further columns that are kept, as texts, to slice results by."""
+
+
+class SplitConfig(Part):
+    """Splits by a hash, so that a row stays where it is when others come or go."""
+
+    ratios: dict[Literal["train", "val", "test"], float] = Field({"train": 0.8, "val": 0.1, "test": 0.1})
+    """Shares of the splits; they are scaled to add up to one."""
+    by: str | None = None
+    """Column whose equal values stay together, as a speaker's; each row by its own key when not given."""
+    seed: int = Field(0, ge=0)
+    """Another seed, another division."""
+
+    @model_validator(mode="after")
+    def _shares(self) -> SplitConfig:
+        if min(self.ratios.values(), default=-1) < 0 or sum(self.ratios.values()) <= 0:
+            raise ValueError("ratios must be positive numbers, as {train: .8, val: .1, test: .1}")
+        return self
 
 
 class DataConfig(Part):
     """The manifest and what it names."""
 
     manifest: str | list[str]
-    """CSV, TSV, JSONL or Parquet: a path, a list of paths, or a glob.
+    """CSV, TSV, JSONL, Parquet, Arrow, WebDataset tars, a folder of class folders, or a saved Hugging Face data set: a
+    path, a list of paths, or a glob.
 
     Relative paths start from the YAML's folder, or from the folder that a deployment was made in.
     """
     root: str | None = None
     """Folder that the paths in the manifest start from; the manifest's own folder when not given."""
     columns: Columns = Columns()
+    split: SplitConfig | None = None
+    """Divide the rows by a hash of their keys or groups instead of reading the split column."""
     modalities: dict[str, ModalitySettings] = Field(min_length=1)
     """Name of each modality and how it is decoded, normalised and stored."""
     pairing: Literal["instance", "class"] = "instance"

@@ -10,6 +10,7 @@ from mmcore.config.base import Part
 from mmcore.config.data import DataConfig, ShardsConfig
 from mmcore.config.features import EncoderSettings
 from mmcore.config.fusion import FusionConfig
+from mmcore.errors import ConfigError, Problem
 
 
 class DaskConfig(Part):
@@ -54,8 +55,8 @@ class RunConfig(Part):
     """Shown everywhere; starts the run's id."""
     data: DataConfig
     shards: ShardsConfig = ShardsConfig()
-    features: dict[str, EncoderSettings]
-    """One encoder per modality."""
+    features: dict[str, EncoderSettings] = Field(default_factory=dict)
+    """One encoder per modality; none where data are only prepared."""
     fusion: FusionConfig = FusionConfig()
     compute: ComputeConfig = ComputeConfig()
     output: str = "output"
@@ -76,6 +77,29 @@ class RunConfig(Part):
                     f"features.{name}: encoder {encoder.encoder!r} reads {encoder.modality_kind}, "
                     f"and {name} is {modality.kind}"
                 )
-        if missing := [name for name in self.data.modalities if name not in self.features]:
+        if self.features and (missing := [name for name in self.data.modalities if name not in self.features]):
             raise ValueError(f"features: no encoder for {', '.join(missing)}")
         return self
+
+    @property
+    def learnable(self) -> bool:
+        """Whether models can be trained: there are encoders, and labels that are one class each."""
+        return bool(self.features) and self.data.task == "classes" and self.data.columns.label is not None
+
+    def for_preparing(self) -> RunConfig:
+        """The same run up to its shards."""
+        return self.model_copy(update={"features": {}})
+
+
+def demand_learnable(config: RunConfig) -> None:
+    """Raise ConfigError, with all reasons, where nothing can be trained: such data can only be prepared."""
+    problems = []
+    fix = "`mmcore prepare` makes the shards of such data."
+    if not config.features:
+        problems.append(Problem("features", "there is no encoder.", f"Give each modality one, or: {fix}"))
+    if config.data.task != "classes":
+        problems.append(Problem("data.task", f"fusion models do not learn {config.data.task} yet.", fix))
+    if config.data.columns.label is None:
+        problems.append(Problem("data.columns.label", "there are no labels to learn.", fix))
+    if problems:
+        raise ConfigError(problems)

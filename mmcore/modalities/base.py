@@ -29,6 +29,7 @@ REASONS: Mapping[str, str] = {
     "missing-key": "The row has no key.",
     "bad-key": "The key cannot name a file in a tar.",
     "missing-label": "The row has no label.",
+    "bad-target": "The row's label or weight is not the finite number that it has to be.",
     "unknown-split": "The row's split is none of train, val and test.",
     "no-modality": "The sample has no usable modality left.",
     "dropped": "The sample was dropped because one of its modalities was bad (data.bad_modality: drop).",

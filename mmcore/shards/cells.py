@@ -11,8 +11,9 @@ from mmcore.errors import MmcoreError, StageError
 from mmcore.modalities.base import CIRCUMSTANTIAL, Member, Rejected
 from mmcore.records import Json, Reject
 from mmcore.shards.exclusions import Exclusion, source_of
-from mmcore.shards.inputs import read_source
 from mmcore.shards.recipe import ShardJob, open_modality, refs_of
+from mmcore.sources.reading import read_source
+from mmcore.sources.references import is_list, words_of
 from mmcore.storage import sha256
 
 INLINE = "(text in the manifest)"
@@ -90,16 +91,16 @@ class CellReader:
             if isinstance(found, Rejected):
                 return found
             member = modality.process(found)
-            return member if isinstance(member, Rejected) else Found(member, text_of(ref), sha256(found))
+            return member if isinstance(member, Rejected) else Found(member, words_of(ref), sha256(found))
         members, hashes = [], []
         for position, one in enumerate(ref[1:]):
             found = self._bytes(root, one, prints[position] if prints else None, name)
             member = found if isinstance(found, Rejected) else modality.process(found)
             if isinstance(member, Rejected):
-                return Rejected(member.code, f"{text_of(one)}: {member.message}")
+                return Rejected(member.code, f"{words_of(one)}: {member.message}")
             members.append(member)
             hashes.append(sha256(found))  # type: ignore[arg-type]  # no Rejected gets here
-        return Found(merged(members), text_of(ref), sha256(",".join(hashes).encode()))
+        return Found(merged(members), words_of(ref), sha256(",".join(hashes).encode()))
 
     def _bytes(self, root: str, ref: Json, fingerprint: str | None, name: str) -> bytes | Rejected:
         try:
@@ -119,22 +120,6 @@ def merged(members: Sequence[Member]) -> Member:
     return Member(tuple(part for member in members for part in member.parts), facts, members[0].signature)
 
 
-def is_list(ref: Json) -> bool:
-    """Whether a reference names several files."""
-    return isinstance(ref, list) and bool(ref) and ref[0] == "list"
-
-
-def text_of(ref: Json) -> str:
-    """A reference as a person reads it: a path, or a path and what within it."""
-    if isinstance(ref, str):
-        return ref
-    kind, *rest = ref
-    if kind == "list":
-        return "; ".join(map(text_of, rest))
-    path, *within = rest
-    return f"{path}#{','.join(map(str, within))}"
-
-
 def source_text(column: dict[str, Json], row: int) -> str:
     """Where a cell's bytes lie, in words."""
-    return text_of(refs_of(column)[row]) if "files" in column else INLINE
+    return words_of(refs_of(column)[row]) if "files" in column else INLINE

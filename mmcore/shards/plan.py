@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import json
 from collections.abc import Mapping, Sequence
 from dataclasses import dataclass
 from itertools import groupby
@@ -15,7 +16,9 @@ from mmcore.shards.exclusions import Exclusion, excluded_in, read_exclusions
 from mmcore.shards.recipe import WRITER_VERSION, ShardRecipe
 from mmcore.sources.fingerprints import fingerprints
 from mmcore.sources.manifest import Manifest, read_manifest
-from mmcore.sources.paths import inside
+from mmcore.sources.paths import inside, leads_out
+from mmcore.sources.references import Reference, file_of, is_list, unpack, with_paths
+from mmcore.sources.targets import targets
 from mmcore.storage import Store
 
 LARGEST_PART = 4
@@ -37,6 +40,8 @@ class ShardPlan:
     """Settings of each modality, as recipes hold them."""
     bad_modality: str
     task: str
+    learnable: bool
+    """Whether the data must be such that classes can be learned."""
     where: str
     """The manifest, for messages."""
 
@@ -47,10 +52,10 @@ def plan_shards(config: RunConfig, store: Store) -> ShardPlan:
     Raises SourceError and DataError as `read_manifest` does.
     """
     data = config.data
-    manifest = read_manifest(data)
-    keys, labels, splits, partitions = (
-        manifest.table[name].to_pylist() for name in ("key", "label", "split", "partition")
-    )
+    # Where nothing is learned, whatever can be packed is fine.
+    manifest = read_manifest(data, learnable=config.learnable)
+    keys, splits, partitions = (manifest.table[name].to_pylist() for name in ("key", "split", "partition"))
+    labels = targets(manifest.table["label"], data.task)
     media = {name: _media(manifest, data, name, partitions) for name in sorted(data.modalities)}
     modalities = {name: data.modalities[name].recipe() for name in sorted(data.modalities)}
     frame = {
@@ -61,7 +66,7 @@ def plan_shards(config: RunConfig, store: Store) -> ShardPlan:
         "modalities": modalities,
         "part_bytes": None if config.shards.bytes is None else LARGEST_PART * config.shards.bytes,
     }
-    extras = {name: manifest.table[name].to_pylist() for name in manifest.extras}
+    extras = {name: _extra(manifest, name) for name in manifest.extras}
     exclusions = read_exclusions(store)
     recipes, roots = [], []
     for split in SPLITS:
@@ -86,7 +91,10 @@ def plan_shards(config: RunConfig, store: Store) -> ShardPlan:
             recipes.append(ShardRecipe.of(body))
             runs = groupby(manifest.roots[partitions[row]] for row in picked)
             roots.append(tuple((root, sum(1 for _ in run)) for root, run in runs))
-    classes = sorted({label for label, split in zip(labels, splits, strict=True) if split == "train"})
+    trained = (label for label, split in zip(labels, splits, strict=True) if split == "train" and label is not None)
+    if data.task == "multilabel":
+        trained = (name for label in trained for name in label)
+    classes = sorted(set(trained)) if data.task != "regression" else []
     where = data.manifest if isinstance(data.manifest, str) else ", ".join(data.manifest[:3])
     return ShardPlan(
         tuple(recipes),
@@ -97,6 +105,7 @@ def plan_shards(config: RunConfig, store: Store) -> ShardPlan:
         modalities,
         data.bad_modality,
         data.task,
+        config.learnable,
         where,
     )
 
@@ -119,21 +128,49 @@ def with_exclusions(recipe: ShardRecipe, added: Sequence[Exclusion]) -> ShardRec
     return ShardRecipe.of(body)
 
 
+def _extra(manifest: Manifest, name: str) -> list[Json]:
+    cells = manifest.table[name].to_pylist()
+    return [float(cell) if cell else None for cell in cells] if name == "weight" else cells
+
+
 def _media(manifest: Manifest, data: DataConfig, name: str, partitions: Sequence[int]) -> dict[str, list[Json]]:
     """One modality's column of all rows: texts, or files with their fingerprints."""
     cells: list[str | None] = manifest.table[f"media.{name}"].to_pylist()
     settings = data.modalities[name]
     if isinstance(settings, TextSettings) and settings.inline:
         return {"texts": cells}
-    files: list[str | None] = []
-    found: list[str | None] = []
+    files: list[Reference | None] = []
+    found: list[Json] = []
     start = 0
     for partition, run in groupby(partitions):
         stop = start + sum(1 for _ in run)
         root = manifest.roots[partition]
-        refs = [None if cell is None else inside(root, cell) for cell in cells[start:stop]]
-        # A path that leads out stays as it is, without a fingerprint: the shard's maker sees that it does.
-        files += [ref if ref is not None else cell for ref, cell in zip(refs, cells[start:stop], strict=True)]
-        found += fingerprints(root, refs, data.fingerprint)
+        refs = [_within(root, cell, several=getattr(settings, "several", False)) for cell in cells[start:stop]]
+        files += refs
+        found += _prints(root, refs, data.fingerprint)
         start = stop
     return {"files": files, "fingerprints": found}
+
+
+def _within(root: str, cell: str | None, *, several: bool) -> Reference | None:
+    """The reference in a cell, relative to `root`.
+
+    A path that leads out stays as it is: it has no fingerprint, and the shard's maker sees that it does.
+    """
+    if cell is None:
+        return None
+    ref = ["list", *json.loads(cell)] if several else unpack(cell)
+    return with_paths(ref, lambda path: inside(root, path) or path)
+
+
+def _prints(root: str, refs: Sequence[Reference | None], how: str) -> list[Json]:
+    """The fingerprint of each reference's file, or of each file of a list; None where it leads out or is not there."""
+    flat = [one for ref in refs if ref is not None for one in (ref[1:] if is_list(ref) else [ref])]
+    paths = dict.fromkeys(file_of(one) for one in flat)
+    known = dict(
+        zip(paths, fingerprints(root, [None if leads_out(path) else path for path in paths], how), strict=True)
+    )
+    return [
+        None if ref is None else [known[file_of(one)] for one in ref[1:]] if is_list(ref) else known[file_of(ref)]
+        for ref in refs
+    ]

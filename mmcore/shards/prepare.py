@@ -9,7 +9,7 @@ from dataclasses import replace
 
 from mmcore import parallel
 from mmcore.config.run import RunConfig
-from mmcore.errors import DataError, StageError
+from mmcore.errors import DataError, Problem, StageError
 from mmcore.parallel import Died, Pool
 from mmcore.progress import Progress
 from mmcore.records import SPLITS, Dataset, Json, count_by
@@ -129,24 +129,29 @@ def _without(job: ShardJob, exclusions: Sequence[Exclusion], name: str, progress
 def _dataset(plan: ShardPlan, receipts: Sequence[Receipt]) -> Dataset:
     rejects = list(plan.rejects)
     labels: dict[str, dict[str, int]] = {split: {} for split in SPLITS}
+    samples = dict.fromkeys(SPLITS, 0)
     present: dict[str, dict[str, int]] = {split: dict.fromkeys(plan.modalities, 0) for split in SPLITS}
     for receipt in receipts:
         rejects += rejects_of(receipt)
+        samples[receipt["split"]] += receipt["samples"]
         for counts, more in ((labels, receipt["classes"]), (present, receipt["present"])):
             of_split = counts[receipt["split"]]
             for name, count in more.items():
                 of_split[name] = of_split.get(name, 0) + count
-    if problems := labels_problems(labels, plan.where, count_by(reject.code for reject in rejects)):
+    aside = count_by(reject.code for reject in rejects)
+    if plan.learnable and (problems := labels_problems(labels, plan.where, aside)):
         raise DataError(problems)
+    if not any(samples.values()):
+        raise DataError(Problem(plan.where, f"no sample is left (set aside: {aside}).", "Correct the files."))
     kept, whole = (sum(receipt[name] for receipt in receipts) for name in ("samples", "whole"))
     facts = {
         "kept_whole": whole,
         "kept_partly": kept - whole,
         "rejected": plan.rows - kept,
-        "rejects": count_by(reject.code for reject in rejects),
+        "rejects": aside,
         "splits": {
             split: {
-                "samples": sum(labels[split].values()),
+                "samples": samples[split],
                 "classes": dict(sorted(labels[split].items())),
                 "present": present[split],
             }

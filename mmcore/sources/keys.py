@@ -6,7 +6,7 @@ import re
 
 MEMBER_NAME_BYTES = 100
 """A plain tar header holds this many bytes of a name."""
-EXTENSION_BYTES = 8
+EXTENSION_BYTES = 4
 """Room kept for the ending of a member, as `flac`."""
 PART_DIGITS = 3
 """Digits that number the members of a modality of which a sample may have several."""

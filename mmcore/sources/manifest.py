@@ -3,9 +3,8 @@
 from __future__ import annotations
 
 import functools
-import glob
 import os
-from collections.abc import Iterator, Mapping, Sequence
+from collections.abc import Mapping, Sequence
 from dataclasses import dataclass
 
 import pyarrow as pa
@@ -15,8 +14,10 @@ from mmcore.config.data import DataConfig
 from mmcore.errors import DataError, Problem, SourceError
 from mmcore.records import SPLITS, Reject, count_by
 from mmcore.sources.keys import longest_key, why_unfit
-from mmcore.sources.paths import file_system, is_remote
-from mmcore.sources.tables import Malformed, Sheet, read_sheet
+from mmcore.sources.paths import is_remote
+from mmcore.sources.sheets import NO_KEY, is_folder, read_sheets
+from mmcore.sources.tables import Malformed, Sheet
+from mmcore.sources.targets import bad_numbers, divided, torn_groups
 
 
 @dataclass(frozen=True)
@@ -24,7 +25,8 @@ class Manifest:
     """The usable rows of all partitions in order, and why the others are not."""
 
     table: pa.Table
-    """String columns `key`, `label`, `split`, one `media.<modality>` each (null = missing), and int32 `partition`."""
+    """String columns `key`, `label` (a JSON list for several labels, null where there is none), `split`, one
+    `media.<modality>` each (null = missing; see `references.unpack`), those in `extras`, and int32 `partition`."""
     roots: tuple[str, ...]
     """Per partition, the folder or URL that its references start from."""
     rejects: tuple[Reject, ...]
@@ -35,16 +37,16 @@ class Manifest:
     """Further columns of the table that go into the shards' indexes: `group`, `domain`, `weight`, `meta.<column>`."""
 
 
-def read_manifest(data: DataConfig) -> Manifest:
+def read_manifest(data: DataConfig, *, learnable: bool = True) -> Manifest:
     """The manifest that `data` names, its faulty rows set aside.
 
-    Raises SourceError for faults of files and columns and DataError for data nothing can be learned from, with all
-    problems found.
+    Raises SourceError for faults of files and columns, and DataError for a group in several splits and, if
+    `learnable`, for data nothing can be learned from, with all problems found.
     """
-    files = _files([data.manifest] if isinstance(data.manifest, str) else data.manifest)
-    sheets = _sheets(files, _wanted(data))
+    sheets = read_sheets(data)
+    files = list(sheets)
     parts, rejects, rows = [], [], 0
-    for partition, (file, sheet) in enumerate(zip(files, sheets, strict=True)):
+    for partition, (file, sheet) in enumerate(sheets.items()):
         left = None if data.limit is None else data.limit - rows
         part, malformed = _first(sheet, left)
         rows += part.num_rows + len(malformed)
@@ -56,8 +58,13 @@ def read_manifest(data: DataConfig) -> Manifest:
     renamed = _renamed(pa.concat_tables(parts), data)
     table, faults = _without_faults(renamed, data, files)
     rejects += faults
-    _check_learnable(table, data, rejects, files, renamed["split"])
-    return Manifest(table.drop_columns(["row"]), tuple(_root(data, file) for file in files), tuple(rejects), rows)
+    _check_groups(table, data)
+    if learnable:
+        _check_learnable(table, data, rejects, files, renamed["split"])
+    elif not table.num_rows:
+        raise DataError(_nothing_left(rejects, files, longest_key(tuple(data.modalities))))
+    roots = tuple(_root(data, file) for file in files)
+    return Manifest(table.drop_columns(["row"]), roots, tuple(rejects), rows, _extras(data))
 
 
 def labels_problems(labels: Mapping[str, Mapping[str, int]], where: str, aside: Mapping[str, int]) -> list[Problem]:
@@ -83,86 +90,9 @@ def labels_problems(labels: Mapping[str, Mapping[str, int]], where: str, aside: 
     return problems
 
 
-def _wanted(data: DataConfig) -> dict[str, str]:
-    """Column to the setting that names it; the key's column first."""
-    columns = data.columns
-    wanted = {
-        columns.key: "data.columns.key",
-        columns.label: "data.columns.label",
-        columns.split: "data.columns.split",
-    }
-    for name, modality in data.modalities.items():
-        wanted.setdefault(modality.column, f"data.modalities.{name}.column")
-    return wanted
-
-
-def _files(patterns: Sequence[str]) -> list[str]:
-    """The files that paths and globs name, in name order."""
-    found: dict[str, None] = {}
-    problems = []
-    for pattern in patterns:
-        is_glob = any(mark in pattern for mark in "*?[")
-        try:
-            names = list(_glob(pattern)) if is_glob and not os.path.exists(pattern) else [pattern]
-        except SourceError as error:
-            problems += error.problems
-            continue
-        except Exception as error:  # libraries for buckets have errors of their own
-            problems.append(Problem(pattern, f"cannot be listed ({error}).", "Check the address and your access."))
-            continue
-        if not names:
-            problems.append(Problem(pattern, "no file matches.", "Check data.manifest."))
-        found.update(dict.fromkeys(names))
-    if not found and not problems:
-        problems.append(Problem("data.manifest", "the list is empty.", "Name at least one manifest."))
-    if problems:
-        raise SourceError(problems)
-    return sorted(found)
-
-
-def _glob(pattern: str) -> Iterator[str]:
-    if not is_remote(pattern):
-        yield from glob.iglob(pattern.removeprefix("file://"), recursive=True)
-    else:
-        system, path = file_system(pattern)
-        yield from (str(system.unstrip_protocol(name)) for name in system.glob(path))
-
-
-def _sheets(files: Sequence[str], wanted: dict[str, str]) -> list[Sheet]:
-    sheets, problems = [], []
-    for file in files:
-        try:
-            sheets.append(read_sheet(_bytes_of(file), file, wanted))
-        except SourceError as error:
-            problems += error.problems
-    if problems:
-        raise SourceError(problems)
-    return sheets
-
-
-def _bytes_of(file: str) -> bytes:
-    def fault(what: str, fix: str) -> SourceError:
-        return SourceError(Problem(file, what, fix))
-
-    try:
-        if is_remote(file):
-            system, path = file_system(file)
-            data: bytes = system.cat_file(path)
-            return data
-        with open(file.removeprefix("file://"), "rb") as opened:
-            return opened.read()
-    except FileNotFoundError:
-        raise fault("there is no such file.", "Check data.manifest.") from None
-    except IsADirectoryError:
-        raise fault("this is a folder.", "Name the manifest in it, or a glob such as *.csv.") from None
-    except SourceError:
-        raise
-    except Exception as error:  # libraries for buckets have errors of their own
-        raise fault(f"cannot be read ({error}).", "Check the address and your access.") from error
-
-
 def _root(data: DataConfig, file: str) -> str:
-    root = (data.root if data.root is not None else file.rpartition("/")[0] or ".").removeprefix("file://")
+    here = file if is_folder(file) else file.rpartition("/")[0] or "."
+    root = (data.root if data.root is not None else here).removeprefix("file://")
     return root if is_remote(root) else os.path.abspath(root)
 
 
@@ -176,11 +106,55 @@ def _first(sheet: Sheet, rows: int | None) -> tuple[pa.Table, list[Malformed]]:
 
 def _renamed(table: pa.Table, data: DataConfig) -> pa.Table:
     """Columns by what they are; empty references become null."""
-    columns = {name: table[getattr(data.columns, name)] for name in ("key", "label", "split")}
+    nothing = pa.scalar(None, pa.string())
+    keys = table[NO_KEY if data.columns.key is None else data.columns.key]
+    label = data.columns.label
+    columns = {"key": keys, "label": pa.nulls(len(keys), pa.string()) if label is None else table[label]}
+    if data.split is None:
+        columns["split"] = table[data.columns.split]
+    else:
+        by = keys if data.split.by is None else table[data.split.by]
+        # Rows without a group are each by themselves.
+        columns["split"] = divided(pc.if_else(pc.equal(by, ""), keys, by).to_pylist(), data.split)
+    for name in ("group", "domain", "weight"):
+        if column := getattr(data.columns, name):
+            columns[name] = table[column]
+    columns |= {f"meta.{column}": table[column] for column in data.columns.keep}
     for name, modality in data.modalities.items():
         cells = table[modality.column]
-        columns[f"media.{name}"] = pc.if_else(pc.equal(cells, ""), pa.scalar(None, pa.string()), cells)
+        columns[f"media.{name}"] = pc.if_else(pc.is_in(cells, value_set=pa.array(["", "[]"])), nothing, cells)
     return pa.table({**columns, "partition": table["partition"], "row": table["row"]})
+
+
+def _extras(data: DataConfig) -> tuple[str, ...]:
+    named = [name for name in ("group", "domain", "weight") if getattr(data.columns, name)]
+    return (*named, *(f"meta.{column}" for column in data.columns.keep))
+
+
+def _bad_targets(table: pa.Table, data: DataConfig) -> list[bool]:
+    """Rows whose label or weight is no number where it has to be one."""
+    bad = [False] * table.num_rows
+    if data.task == "regression" and data.columns.label is not None:
+        bad = bad_numbers(table["label"])
+    if data.columns.weight:
+        heavy = bad_numbers(table["weight"], least=0)
+        bad = [one or other for one, other in zip(bad, heavy, strict=True)]
+    return bad
+
+
+def _check_groups(table: pa.Table, data: DataConfig) -> None:
+    """Raise DataError where rows that belong together are in several splits."""
+    if data.columns.group and (torn := torn_groups(table["group"], table["split"])):
+        listed = "; ".join(f"{group!r} in {' and '.join(splits)}" for group, splits in torn[:3])
+        what = f"{len(torn):,} groups of column {data.columns.group!r} have rows in several splits: {listed}."
+        fix = f"Correct the splits, or divide by groups: data.split.by={data.columns.group}."
+        raise DataError([Problem("data.columns.group", what, fix)])
+
+
+def _nothing_left(rejects: Sequence[Reject], files: Sequence[str], longest: int) -> list[Problem]:
+    aside = ", ".join(f"{code} {count:,}" for code, count in count_by(reject.code for reject in rejects).items())
+    what = f"no row can be used (set aside: {aside})."
+    return [Problem(files[0], what, "Correct the rows."), *_why_set_aside(rejects, [], files[0], longest)]
 
 
 def _without_faults(table: pa.Table, data: DataConfig, files: Sequence[str]) -> tuple[pa.Table, list[Reject]]:
@@ -199,7 +173,8 @@ def _without_faults(table: pa.Table, data: DataConfig, files: Sequence[str]) -> 
         "missing-key": pc.equal(keys, ""),
         "bad-key": pa.chunked_array([pa.array(unfit_mask, pa.bool_())]),
         "duplicate-key": pc.is_in(keys, value_set=pa.array(list(counts), pa.string())),
-        "missing-label": pc.equal(table["label"], ""),
+        "missing-label": pc.fill_null(pc.equal(table["label"], ""), False),
+        "bad-target": pa.chunked_array([pa.array(_bad_targets(table, data), pa.bool_())]),
         "unknown-split": pc.invert(pc.is_in(table["split"], value_set=pa.array(SPLITS))),
         "no-modality": functools.reduce(pc.and_, absent),
     }
@@ -213,6 +188,7 @@ def _without_faults(table: pa.Table, data: DataConfig, files: Sequence[str]) -> 
             "bad-key": f"the key {unfit.get(index)}",
             "duplicate-key": f"{counts.get(row['key'])} rows have this key",
             "missing-label": f"column {data.columns.label!r} is empty",
+            "bad-target": f"the label {row['label']!r} or weight is no finite number, or the weight is negative",
             "unknown-split": f"the split {row['split']!r} is none of {', '.join(SPLITS)}",
             "no-modality": f"empty: {', '.join(data.modalities)}",
         }[code]

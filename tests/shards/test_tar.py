@@ -21,7 +21,7 @@ def test_what_a_plain_header_cannot_say() -> None:
         header("n" * 101, 1)
     with pytest.raises(ValueError, match="no room"):
         header("n", 8**11)
-    with pytest.raises(ValueError, match="at most 8 bytes"):
+    with pytest.raises(ValueError, match="at most 4 bytes"):
         member_name("a", "image", "extension")
 
 

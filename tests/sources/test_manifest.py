@@ -123,7 +123,7 @@ def test_all_faults_of_all_files_at_once(tmp_path: Path) -> None:
         read_manifest(_config([str(tmp_path / name) for name in ("1.csv", "2.csv", "3.csv")] + [str(tmp_path)]))
     assert len(caught.value.problems) == 4
     assert "Did you mean 'lable'?" in str(caught.value)
-    assert "this is a folder" in str(caught.value)
+    assert "this folder holds no class folders" in str(caught.value)
     with pytest.raises(SourceError, match="no file matches"):
         read_manifest(_config(str(tmp_path / "*.parquet")))
     with pytest.raises(SourceError, match="the list is empty"):

@@ -8,9 +8,9 @@ import pytest
 
 from mmcore.errors import SourceChangedError
 from mmcore.modalities.base import Rejected
-from mmcore.shards import inputs
-from mmcore.shards.inputs import read_source
+from mmcore.sources import reading
 from mmcore.sources.fingerprints import fingerprints
+from mmcore.sources.reading import read_source
 
 
 def test_objects_of_a_bucket() -> None:
@@ -52,15 +52,15 @@ def test_reading_notices_edits(tmp_path: Path, how: str) -> None:
 def test_io_errors_are_tried_again(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
     (tmp_path / "a").write_bytes(b"one")
     fingerprint = fingerprints(str(tmp_path), ["a"], "stat")[0]
-    real, failures = inputs._read_local, [OSError(5, "Input/output error")] * 2
+    real, failures = reading._read_local, [OSError(5, "Input/output error")] * 2
 
     def flaky(*args):
         if failures:
             raise failures.pop()
         return real(*args)
 
-    monkeypatch.setattr(inputs, "_read_local", flaky)
-    monkeypatch.setattr(inputs, "RETRY_AFTER_S", (0.0, 0.0))
+    monkeypatch.setattr(reading, "_read_local", flaky)
+    monkeypatch.setattr(reading, "RETRY_AFTER_S", (0.0, 0.0))
     assert read_source(str(tmp_path), "a", fingerprint, 3) == b"one"
     failures.extend([OSError(5, "Input/output error")] * 3)
     with pytest.raises(OSError, match="Input/output"):

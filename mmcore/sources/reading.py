@@ -5,31 +5,39 @@ from __future__ import annotations
 import os
 import time
 from collections.abc import Callable
+from functools import lru_cache
+
+import pyarrow as pa
+from pyarrow import parquet
 
 from mmcore.errors import SourceChangedError
 from mmcore.modalities.base import Rejected
-from mmcore.sources.fingerprints import HASHED, of_bytes, of_object, of_stat
+from mmcore.sources.fingerprints import HASHED, fingerprints, of_bytes, of_object, of_stat
 from mmcore.sources.paths import file_system, is_remote, leads_out
+from mmcore.sources.references import Reference, file_of
+from mmcore.sources.tables import ARROW, arrow_table
 
 RETRY_AFTER_S = (0.1, 0.5, 2.0)
 """Waits between attempts to read a file that an I/O error kept back."""
 
 
-def read_source(root: str, ref: str, fingerprint: str | None, max_bytes: int) -> bytes | Rejected:
-    """The bytes of `ref` below `root`, or why they are unfit.
+def read_source(root: str, ref: Reference, fingerprint: str | None, max_bytes: int) -> bytes | Rejected:
+    """The bytes of `ref` (a path, or what lies in a file: see `Reference`) below `root`, or why they are unfit.
 
     Raises SourceChangedError where the file does not match the fingerprint that it was planned with, before or
     after it was read, and OSError where reading fails time and again.
     """
-    if leads_out(ref):
+    if leads_out(file_of(ref)):
         return Rejected("outside-root", "the path leads out of the data's root")
     if fingerprint is None:
         return Rejected("missing-file", "there is no file of this name")
-    read = _read_remote if is_remote(root) else _read_local
     try:
+        if not isinstance(ref, str):
+            return _patiently(lambda: _read_within(root, ref, fingerprint, max_bytes))
+        read = _read_remote if is_remote(root) else _read_local
         return _patiently(lambda: read(root, ref, fingerprint, max_bytes))
     except FileNotFoundError:
-        raise _changed(root, ref, "was removed") from None
+        raise _changed(root, file_of(ref), "was removed") from None
 
 
 def _patiently(read: Callable[[], bytes | Rejected]) -> bytes | Rejected:
@@ -72,6 +80,44 @@ def _read_remote(root: str, ref: str, fingerprint: str, max_bytes: int) -> bytes
     if (of_bytes(data) if hashed else of_object(system.info(path))) != fingerprint:
         raise _changed(root, ref, "was replaced")
     return data
+
+
+def _read_within(root: str, ref: Reference, fingerprint: str, max_bytes: int) -> bytes | Rejected:
+    """A member of a tar or a cell of a table."""
+    kind, path, *within = ref
+    (found,) = fingerprints(root, [path], "sha256" if fingerprint.startswith(HASHED) else "stat")
+    if found != fingerprint:
+        raise _changed(root, path, "was edited")
+    if kind == "table":
+        row, column = within
+        cell = _cells_of(root, path, fingerprint, column)[row].as_py()
+        data: bytes = cell["bytes"] if isinstance(cell, dict) else cell
+        return _too_many(len(data), max_bytes) if len(data) > max_bytes else data
+    offset, size = within
+    if size > max_bytes:
+        return _too_many(size, max_bytes)
+    if is_remote(root):
+        system, base = file_system(root)
+        data = system.cat_file(f"{base.rstrip('/')}/{path}", start=offset, end=offset + size)
+    else:
+        with open(f"{root}/{path}", "rb", buffering=0) as file:
+            data = os.pread(file.fileno(), size, offset)
+    if len(data) != size:
+        raise _changed(root, path, "was edited")
+    return bytes(data)
+
+
+@lru_cache(maxsize=2)
+def _cells_of(root: str, path: str, _fingerprint: str, column: str) -> pa.ChunkedArray:
+    """One column of bytes of a table; a shard's rows follow each other, so that the last one is kept."""
+    system, base = file_system(root) if is_remote(root) else (None, root)
+    where = f"{base.rstrip('/')}/{path}"
+    if path.rsplit(".", 1)[-1].lower() in ARROW:
+        # Mapped where it is local: only the cells that are read take memory.
+        source = pa.BufferReader(system.cat_file(where)) if system else pa.memory_map(where)
+        return arrow_table(source)[column]
+    data = pa.BufferReader(system.cat_file(where)) if system else where
+    return parquet.ParquetFile(data, memory_map=system is None).read(columns=[column])[column]
 
 
 def _too_many(size: int, max_bytes: int) -> Rejected:
