@@ -6,10 +6,10 @@ import json
 from pathlib import Path
 
 import numpy as np
-import webdataset
 import yaml
 from PIL import Image
 
+from mmcore.shards import open_dataset
 from tests.flows.conftest import Server, mmcore
 
 
@@ -49,12 +49,11 @@ def test_a_folder_becomes_shards(tmp_path: Path, server: Server) -> None:
     assert [(reject["key"], reject["modality"], reject["code"]) for reject in dataset["rejects"]] == [
         ("cats_0", "image", "unknown-format")
     ]
-    samples = {}
-    for shard in dataset["shards"]:
-        for sample in webdataset.WebDataset(str(tmp_path / "output" / shard["tar"]["path"]), shardshuffle=False):
-            samples[sample["__key__"]] = sample
+    shards = open_dataset(tmp_path / "output")
+    samples = {sample["__key__"]: sample for sample in shards.read(range(len(shards)))}
     assert len(samples) == 12
-    assert samples["dogs_3"]["text.txt"] == b"dogs 3"
+    assert (samples["dogs_3"]["text"], samples["dogs_3"]["label"]) == (b"dogs 3", "dogs")
+    assert samples["cats_0"]["image"] is None
     again = mmcore("prepare", file, env=server.env)
     assert again.returncode == 0
     assert "reused" in again.stdout
