@@ -33,9 +33,10 @@ def prepare_shards(run: Run) -> str:
     facts = dataset.facts
     kept, rejected = facts["kept_whole"] + facts["kept_partly"], facts["rejected"]
     # A sample that lost one modality is kept; its line in the quarantine is not a rejected row.
+    filtered = f" · {facts['filtered']:,} filtered out" if facts["filtered"] else ""
     lost = sum(bool(reject.modality) for reject in dataset.rejects)
     run.terminal.line(
-        f"[bold]prepare[/]    {progress.counted()}   {kept:,} rows kept · {rejected:,} rejected · "
+        f"[bold]prepare[/]    {progress.counted()}   {kept:,} rows kept · {rejected:,} rejected{filtered} · "
         f"{lost:,} bad files set aside{progress.timed()}"
     )
     if line := duplicates_line(dataset):

@@ -48,7 +48,7 @@ def made(manifest: Path, output: Path, **more: Json) -> RunConfig:
 
 
 def plan_of(*steps: Step, **more: Json) -> Plan:
-    shards = ShardPlan((), (), (), 0, (), {}, "keep", "classes", True, "rows.csv")
+    shards = ShardPlan((), (), (), 0, (), {}, "keep", [], "classes", True, "rows.csv")
     values = {"rows": 100, "rejects": (), "seconds": 1.0, "measured": True, "disk_bytes": 0, "free_bytes": None}
     return Plan(steps=steps, shards=shards, **{**values, **more})
 

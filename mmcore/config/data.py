@@ -7,6 +7,7 @@ from typing import Annotated, Any, Literal
 from pydantic import BeforeValidator, Field, model_validator
 
 from mmcore.config.base import Part
+from mmcore.config.expressions import FUNCTION, NAMES, Expression
 from mmcore.config.media import ModalitySettings
 from mmcore.config.quality import DuplicatesConfig
 
@@ -81,6 +82,10 @@ class DataConfig(Part):
     """What labels are: one class, several of them, or a number."""
     bad_modality: Literal["keep", "drop"] = "keep"
     """Keep a sample without its bad modality, or drop the sample."""
+    filters: list[str] = Field(default_factory=list)
+    """Which samples are wanted: expressions over facts (`image.width >= 64`, `text.language in ["en", "de"]`,
+    `audio is not None`), or functions of yours as `module:function`, which get the facts and return true for a sample
+    that is wanted, or say why it is not. A sample is not judged by a modality that it lacks."""
     duplicates: DuplicatesConfig = DuplicatesConfig()
     """What counts as the same sample twice, and what happens to it."""
     fingerprint: Literal["stat", "sha256"] = "stat"
@@ -91,10 +96,22 @@ class DataConfig(Part):
     """The run stops when a larger share of the rows has a reject. A fraction, or '5%'."""
 
     @model_validator(mode="after")
+    def _filters_are_expressions(self) -> DataConfig:
+        for text in self.filters:
+            if not FUNCTION.fullmatch(text):
+                try:
+                    Expression(text, list(self.modalities))
+                except ValueError as error:
+                    raise ValueError(f"filters: {text!r}: {error}") from error
+        return self
+
+    @model_validator(mode="after")
     def _names_fit_in_a_tar(self) -> DataConfig:
         for name in self.modalities:
             if not name.isidentifier() or name != name.lower():
                 raise ValueError(f"modality name {name!r}: use lower-case letters, digits and underscores")
+            if name in NAMES:
+                raise ValueError(f"modality name {name!r}: this is what a column of each sample is called")
         return self
 
 

@@ -33,6 +33,7 @@ REASONS: Mapping[str, str] = {
     "unknown-split": "The row's split is none of train, val and test.",
     "no-modality": "The sample has no usable modality left.",
     "dropped": "The sample was dropped because one of its modalities was bad (data.bad_modality: drop).",
+    "filtered": "The sample does not pass data.filters: it is not wanted, and not bad.",
     "io-error": "Reading the file failed.",
     "time-limit": "Decoding took longer than compute.sample_timeout_s.",
     "codec-died": "The process died while it decoded this sample.",

@@ -7,6 +7,7 @@ from collections.abc import Mapping, Sequence
 from mmcore.errors import TooManyRejectsError
 from mmcore.records import Json, Reject, count_by
 from mmcore.shards.exclusions import FOLDER, PASSING
+from mmcore.shards.filters import FILTERED
 
 EXAMPLES = 5
 
@@ -17,7 +18,7 @@ def rejects_of(receipt: Mapping[str, Json]) -> list[Reject]:
 
 
 class RejectBudget:
-    """Counts the rows that have a reject; empty cells are none."""
+    """Counts the rows that have a reject; empty cells are none, and what filters leave out was not wanted."""
 
     def __init__(self, rows: int, share: float) -> None:
         self._rows = rows
@@ -28,7 +29,7 @@ class RejectBudget:
     def add_receipt(self, receipt: Mapping[str, Json]) -> int:
         """Count a shard; returns how many of its rows have a reject. Raises TooManyRejectsError."""
         rejects = rejects_of(receipt)
-        rows = len({reject.key for reject in rejects})
+        rows = len({reject.key for reject in rejects if reject.code != FILTERED})
         self.add(rejects, rows)
         return rows
 

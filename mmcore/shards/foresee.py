@@ -64,7 +64,7 @@ class Shelf:
         rest = sorted(self.names - self._read.keys())
         found = (*self._read.values(), *_read(self._store, rest))
         # Those of earlier writers have other words.
-        return [receipt for receipt in found if receipt and "files" in receipt]
+        return [receipt for receipt in found if receipt and "filters" in receipt]
 
     def _whole(self, receipt: Receipt) -> bool:
         files = [part[name] for part in receipt["files"] for name in ("tar", "index")]
@@ -107,6 +107,7 @@ def _described(plan: ShardPlan, recipe: ShardRecipe) -> Receipt:
         "rows": recipe.rows,
         "writer": WRITER_VERSION,
         "bad_modality": plan.bad_modality,
+        "filters": plan.filters,
         "task": plan.task,
         "modalities": plan.modalities,
         "sources": recipe.sources,
@@ -135,7 +136,7 @@ class _History:
             views[name] = known["files"][0]["views"][name] if known else None
             if known:
                 present[name] = known["present"][name]
-        same = next((r for r in alike if r["sources"]["labels"] == wanted["sources"]["labels"]), None)
+        same = next((receipt for receipt in alike if _same_labels(receipt, wanted)), None)
         samples = same["samples"] if same else wanted["rows"]
         labels = same["files"][0]["labels"] if same else None
         return ShardEntry(wanted["recipe"], wanted["split"], samples, views, labels, present)
@@ -155,12 +156,25 @@ class _History:
 def _same_view(one: Receipt, other: Receipt, modality: str) -> bool:
     """Whether both decode this modality of the same rows in the same way."""
     return bool(
-        one["writer"] == other["writer"]
-        and one["bad_modality"] == other["bad_modality"]
+        _same_choice(one, other)
         and one["sources"]["keys"] == other["sources"]["keys"]
         and one["sources"]["media"].get(modality) == other["sources"]["media"].get(modality)
         and one["modalities"].get(modality) == other["modalities"].get(modality)
     )
+
+
+def _same_labels(one: Receipt, other: Receipt) -> bool:
+    """Whether both keep the same rows with the same labels."""
+    return bool(_same_choice(one, other) and one["sources"]["labels"] == other["sources"]["labels"])
+
+
+def _same_choice(one: Receipt, other: Receipt) -> bool:
+    """Whether both keep the same rows, as far as that does not follow from one modality alone."""
+    if any(one[name] != other[name] for name in ("writer", "bad_modality", "filters")):
+        return False
+    # Whatever is in a row may decide about all of it.
+    together = one["filters"] or one["bad_modality"] == "drop"
+    return not together or (one["sources"] == other["sources"] and one["modalities"] == other["modalities"])
 
 
 def _differences(old: Receipt, new: Receipt) -> list[str]:
@@ -179,6 +193,8 @@ def _differences(old: Receipt, new: Receipt) -> list[str]:
     found += [f"{name} removed" for name in old["modalities"] if name not in new["modalities"]]
     if old["bad_modality"] != new["bad_modality"]:
         found.append("data.bad_modality changed")
+    if old["filters"] != new["filters"]:
+        found.append("data.filters changed")
     if old["sources"]["labels"] != new["sources"]["labels"]:
         found.append("labels changed")
     if old["task"] != new["task"]:

@@ -13,6 +13,7 @@ from mmcore.config.run import RunConfig
 from mmcore.records import SPLITS, Json, Reject
 from mmcore.shards.cuts import cut
 from mmcore.shards.exclusions import Exclusion, excluded_in, read_exclusions
+from mmcore.shards.filters import recipe_of
 from mmcore.shards.recipe import WRITER_VERSION, ShardRecipe
 from mmcore.sources.fingerprints import fingerprints
 from mmcore.sources.manifest import Manifest, read_manifest
@@ -39,6 +40,8 @@ class ShardPlan:
     modalities: Mapping[str, Json]
     """Settings of each modality, as recipes hold them."""
     bad_modality: str
+    filters: list[Json]
+    """As recipes hold them: see `filters.recipe_of`."""
     task: str
     learnable: bool
     """Whether the data must be such that classes can be learned."""
@@ -52,6 +55,7 @@ def plan_shards(config: RunConfig, store: Store) -> ShardPlan:
     Raises SourceError and DataError as `read_manifest` does.
     """
     data = config.data
+    filters = recipe_of(data.filters)
     # Where nothing is learned, whatever can be packed is fine.
     manifest = read_manifest(data, learnable=config.learnable)
     keys, splits, partitions = (manifest.table[name].to_pylist() for name in ("key", "split", "partition"))
@@ -63,6 +67,7 @@ def plan_shards(config: RunConfig, store: Store) -> ShardPlan:
         "writer": WRITER_VERSION,
         "task": data.task,
         "bad_modality": data.bad_modality,
+        "filters": filters,
         "modalities": modalities,
         "part_bytes": None if config.shards.bytes is None else LARGEST_PART * config.shards.bytes,
     }
@@ -104,6 +109,7 @@ def plan_shards(config: RunConfig, store: Store) -> ShardPlan:
         tuple(classes),
         modalities,
         data.bad_modality,
+        filters,
         data.task,
         config.learnable,
         where,

@@ -15,6 +15,7 @@ from mmcore.progress import Progress
 from mmcore.records import SPLITS, Dataset, Json, count_by
 from mmcore.shards.budget import RejectBudget, rejects_of
 from mmcore.shards.exclusions import Exclusion, source_of
+from mmcore.shards.filters import FILTERED
 from mmcore.shards.foresee import Receipt, Shelf, entries_of, foresee_shards
 from mmcore.shards.plan import ShardPlan, plan_shards, with_exclusions
 from mmcore.shards.recipe import ShardJob
@@ -143,11 +144,13 @@ def _dataset(plan: ShardPlan, receipts: Sequence[Receipt]) -> Dataset:
         raise DataError(problems)
     if not any(samples.values()):
         raise DataError(Problem(plan.where, f"no sample is left (set aside: {aside}).", "Correct the files."))
-    kept, whole = (sum(receipt[name] for receipt in receipts) for name in ("samples", "whole"))
+    kept, whole, filtered = (sum(receipt[name] for receipt in receipts) for name in ("samples", "whole", "filtered"))
     facts = {
         "kept_whole": whole,
         "kept_partly": kept - whole,
-        "rejected": plan.rows - kept,
+        "rejected": plan.rows - kept - filtered,
+        "filtered": filtered,
+        "filters": count_by(reject.message for reject in rejects if reject.code == FILTERED),
         "rejects": aside,
         "splits": {
             split: {

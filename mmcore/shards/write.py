@@ -16,6 +16,7 @@ from mmcore.modalities.base import Rejected
 from mmcore.records import Json, Reject, count_by
 from mmcore.shards.cells import CellReader, Found
 from mmcore.shards.exclusions import Exclusion
+from mmcore.shards.filters import FILTERED, Filters, facts_of
 from mmcore.shards.index import Cell, IndexBuilder, Place
 from mmcore.shards.recipe import FOLDER, ShardJob
 from mmcore.shards.tar import TarWriter, member_name
@@ -58,7 +59,10 @@ def make_shard(job: ShardJob) -> dict[str, Json] | Setback:
             return Setback(tuple(reader.setbacks))
         files = [part.published(job.store) for part in writer.finish()]
         receipt = {
-            **{name: body[name] for name in ("kind", "writer", "split", "bad_modality", "modalities", "task")},
+            **{
+                name: body[name]
+                for name in ("kind", "writer", "split", "bad_modality", "filters", "modalities", "task")
+            },
             "files": files,
             "recipe": job.recipe.digest,
             "rows": job.recipe.rows,
@@ -66,6 +70,7 @@ def make_shard(job: ShardJob) -> dict[str, Json] | Setback:
             "whole": sum(file["whole"] for file in files),
             "present": _added(file["present"] for file in files),
             "classes": _added(file["classes"] for file in files),
+            "filtered": sum(reject.code == FILTERED for reject in rejects),
             "rejects": [reject.as_json() for reject in rejects],
             "sources": job.recipe.sources,
         }
@@ -90,7 +95,8 @@ def _samples(job: ShardJob, body: dict[str, Json], reader: CellReader, rejects: 
     """The samples that are kept, in order; the others, and what others lack, are added to `rejects`."""
     roots = (root for root, rows in job.roots for _ in range(rows))
     limit_s = job.sample_timeout_s if parallel.in_single_threaded_process_worker() else None
-    extras = list(body["extras"].values())
+    extras: dict[str, list[Json]] = body["extras"]
+    filters = Filters(body["filters"], list(reader.modalities))
     with TimeLimit(limit_s, exact=job.isolated) as limit:
         for row, (key, root) in enumerate(zip(body["keys"], roots, strict=True)):
             limit.restart()
@@ -109,7 +115,14 @@ def _samples(job: ShardJob, body: dict[str, Json], reader: CellReader, rejects: 
             elif all(cell is None for cell in cells.values()):
                 rejects.append(Reject(key, "", "no-modality", f"unfit: {', '.join(bad)}"))
             else:
-                yield Kept(key, body["labels"][row], cells, tuple(column[row] for column in extras))
+                label, values = body["labels"][row], {name: column[row] for name, column in extras.items()}
+                if filters:
+                    media = {name: None if cell is None else cell.member.facts for name, cell in cells.items()}
+                    facts = facts_of({"key": key, "label": label, "split": body["split"]}, values, media)
+                    if why := filters.why_not(facts):
+                        rejects.append(Reject(key, "", FILTERED, why))
+                        continue
+                yield Kept(key, label, cells, tuple(values.values()))
     if job.isolated:
         parallel.tell({"decoding": None})
 

@@ -65,6 +65,10 @@ def _drop(bench: Bench) -> None:
     bench.settings = {"bad_modality": "drop"}
 
 
+def _filter(bench: Bench) -> None:
+    bench.settings = {"filters": ["word.chars > 1"]}
+
+
 @pytest.mark.parametrize(
     ("change", "reason", "count", "unknown"),
     [
@@ -73,7 +77,8 @@ def _drop(bench: Bench) -> None:
         (_both, "note changed; word changed", 1, {"word", "note"}),
         (_settings, "settings of word changed", None, {"word"}),
         (_without_note, "note removed", None, set()),
-        (_drop, "data.bad_modality changed", None, {"word", "note"}),
+        (_drop, "data.bad_modality changed", None, {"word", "note", "labels"}),
+        (_filter, "data.filters changed", None, {"word", "note", "labels"}),
     ],
 )
 def test_what_a_change_touches_is_foreseen(

@@ -4,27 +4,29 @@ from pathlib import Path
 
 import pytest
 
+from mmcore.config.media import TextSettings
 from mmcore.errors import DamagedError
 from mmcore.records import ShardEntry
 from mmcore.shards.foresee import entries_of
 from mmcore.shards.read import read_index, read_members
-from mmcore.shards.recipe import ShardJob, ShardRecipe
+from mmcore.shards.recipe import WRITER_VERSION, ShardJob, ShardRecipe
 from mmcore.shards.write import make_shard
 from mmcore.storage import Store
 
-TEXT = {"kind": "text", "max_chars": 1000, "max_bytes": 1000, "several": False, "version": 1}
+TEXT = {"kind": "text", "max_chars": 1000, "max_bytes": 1000, "several": False, "version": TextSettings.version}
 WORDS = ["one", None, "three" * 100, "four"]
 
 
 def _made(store: Store) -> ShardEntry:
     body = {
         "kind": "shard",
-        "writer": 2,
+        "writer": WRITER_VERSION,
         "task": "classes",
         "part_bytes": None,
         "extras": {},
         "split": "val",
         "bad_modality": "keep",
+        "filters": [],
         "modalities": {"note": TEXT, "word": TEXT},
         "keys": ["a", "b.b", "c", "d"],
         "labels": ["x", "y", "x", "y"],
