@@ -72,7 +72,7 @@ class DataConfig(Part):
     root: str | None = None
     """Folder that the paths in the manifest start from; the manifest's own folder when not given."""
     columns: Columns = Columns()
-    split: SplitConfig | None = None
+    split: SplitConfig | None = Field(None, title="Split")
     """Divide the rows by a hash of their keys or groups instead of reading the split column."""
     modalities: dict[str, ModalitySettings] = Field(min_length=1)
     """Name of each modality and how it is decoded, normalised and stored."""
