@@ -8,6 +8,7 @@ from pydantic import BeforeValidator, Field
 
 from mmcore.config.base import Settings
 from mmcore.config.data import Percentage
+from mmcore.config.media import ImageSettings
 
 
 def _refit(value: Any) -> Any:
@@ -39,6 +40,10 @@ class TrainedEncoder(Settings):
     are now in val or test."""
     seed: int = Field(0, ge=0)
     """Seed of initial weights, augmentation and order."""
+
+    def misfit(self, modality: Settings) -> str | None:
+        """What keeps this encoder from reading members that are stored so; None where nothing does."""
+        return None
 
     def dim(self, classes: int) -> int:
         """Width of the vector: one score per class, unless an encoder adds to that."""
@@ -86,6 +91,11 @@ class CnnSettings(NeuralEncoder):
     encoder: Literal["cnn"] = "cnn"
     width: int = Field(16, ge=1)
     """Channels of the first layer; the last have four times as many."""
+
+    def misfit(self, modality: Settings) -> str | None:
+        if isinstance(modality, ImageSettings) and not (modality.equally_large and isinstance(modality.size, int)):
+            return "takes squares: set resize to pad, crop or stretch, and size to one length"
+        return None
 
 
 class LogmelCnnSettings(NeuralEncoder):

@@ -77,6 +77,8 @@ class RunConfig(Part):
                     f"features.{name}: encoder {encoder.encoder!r} reads {encoder.modality_kind}, "
                     f"and {name} is {modality.kind}"
                 )
+            if what := encoder.misfit(modality):
+                raise ValueError(f"features.{name}: encoder {encoder.encoder!r} {what}")
         if self.features and (missing := [name for name in self.data.modalities if name not in self.features]):
             raise ValueError(f"features: no encoder for {', '.join(missing)}")
         return self

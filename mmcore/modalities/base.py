@@ -17,6 +17,7 @@ REASONS: Mapping[str, str] = {
     "empty-file": "The file has no bytes.",
     "too-many-bytes": "The file is larger than max_bytes.",
     "too-large": "The picture has more pixels than max_pixels.",
+    "too-small": "The picture's shorter side has fewer pixels than min_size.",
     "too-short": "The sound is shorter than min_duration_s.",
     "unknown-format": "The bytes are of no format that this modality knows.",
     "truncated": "The file ends before its content does.",
@@ -34,13 +35,14 @@ REASONS: Mapping[str, str] = {
     "no-modality": "The sample has no usable modality left.",
     "dropped": "The sample was dropped because one of its modalities was bad (data.bad_modality: drop).",
     "filtered": "The sample does not pass data.filters: it is not wanted, and not bad.",
+    "missing-library": "Reading this format needs a library that is not installed.",
     "io-error": "Reading the file failed.",
     "time-limit": "Decoding took longer than compute.sample_timeout_s.",
     "codec-died": "The process died while it decoded this sample.",
 }
 """Every reason code of the quarantine, and what it means."""
 
-CIRCUMSTANTIAL = frozenset({"io-error", "time-limit", "codec-died"})
+CIRCUMSTANTIAL = frozenset({"missing-library", "io-error", "time-limit", "codec-died"})
 """Reasons that do not follow from the input alone: trying again may help."""
 
 

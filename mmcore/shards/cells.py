@@ -63,7 +63,10 @@ class CellReader:
         if self._isolated:
             parallel.tell({"decoding": [key, name], "since": self._since})
         try:
-            return self._made(row, name, root, ref)
+            found = self._made(row, name, root, ref)
+            if isinstance(found, Rejected) and found.code in CIRCUMSTANTIAL:
+                return self._set_back(key, name, row, found)
+            return found
         except MmcoreError:
             raise
         except MemoryError:

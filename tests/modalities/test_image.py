@@ -177,7 +177,8 @@ def test_the_first_frame_is_taken():
 
 def test_facts_are_about_the_file():
     member = modality(size=8).process(saved(Image.new("P", (30, 20))))
-    assert member.facts == {"width": 30, "height": 20, "mode": "P", "format": "PNG"}
+    applied = ["resized", "padded"]
+    assert member.facts == {"width": 30, "height": 20, "mode": "P", "format": "PNG", "applied": applied}
 
 
 @pytest.mark.parametrize("kind", ["png", "jpeg"])

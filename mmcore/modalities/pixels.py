@@ -1,0 +1,152 @@
+"""Pixels as arrays: resized, framed, hashed, packed and unpacked. With OpenCV, one thread, for equal bytes."""
+
+from __future__ import annotations
+
+from dataclasses import dataclass
+from typing import Any
+
+import cv2
+import numpy as np
+import simplejpeg
+from numpy.typing import NDArray
+
+from mmcore.config.media import ImageSettings
+
+cv2.setNumThreads(1)
+
+Pixels = NDArray[np.uint8]
+"""(height, width, channels): 3 for RGB, 1 for grey."""
+
+HASH_SIDE = 32
+FLAT = 2.0
+"""A picture whose pattern deviates by less (root mean square, in steps of 256) has no hash: noise would decide."""
+
+
+@dataclass(frozen=True)
+class Picture:
+    """A decoded, upright picture with the facts of the file it came from."""
+
+    pixels: Pixels
+    """Possibly scaled down already, but not below what the settings ask for."""
+    width: int
+    """Of the upright file, in pixels."""
+    height: int
+    format: str
+    mode: str
+    """Pillow's name of the file's own mode, as `P` or `I;16`."""
+    applied: tuple[str, ...] = ()
+    """What was normalised so far."""
+    profile: bytes | None = None
+    """An ICC profile that is still to be applied."""
+
+
+def target(width: int, height: int, settings: ImageSettings) -> tuple[int, int]:
+    """Width and height that a picture of `width` x `height` is scaled to, before it is padded or cropped."""
+    mode, size = settings.resize, settings.size
+    if mode == "none":
+        return width, height
+    across, down = (size, size) if isinstance(size, int) else size
+    if mode == "stretch":
+        return across, down
+    scales = across / width, down / height
+    scale = max(scales) if mode in {"shorter", "crop"} else min(scales)
+    if settings.only_if_larger:
+        scale = min(scale, 1.0)
+    return max(1, round(width * scale)), max(1, round(height * scale))
+
+
+def resized(pixels: Pixels, width: int, height: int) -> Pixels:
+    """Area filtering where a side shrinks, cubic interpolation where one grows."""
+    before_height, before_width = pixels.shape[:2]
+    small = min(width, before_width), min(height, before_height)
+    if small != (before_width, before_height):
+        pixels = _with_channels(cv2.resize(pixels, small, interpolation=cv2.INTER_AREA))
+    if small != (width, height):
+        pixels = _with_channels(cv2.resize(pixels, (width, height), interpolation=cv2.INTER_CUBIC))
+    return pixels
+
+
+def framed(pixels: Pixels, settings: ImageSettings) -> Pixels:
+    """Padded or cropped to the box of `size`, where the mode asks for that."""
+    if settings.resize not in {"pad", "crop"}:
+        return pixels
+    across, down = (settings.size, settings.size) if isinstance(settings.size, int) else settings.size
+    height, width = pixels.shape[:2]
+    if (width, height) == (across, down):
+        return pixels
+    if settings.resize == "crop":
+        left, top = (width - across) // 2, (height - down) // 2
+        return pixels[top : top + down, left : left + across]
+    pixels = in_mode(pixels, settings.mode)
+    background = in_mode(np.array([[settings.background]], np.uint8), settings.mode)
+    frame = np.empty((down, across, pixels.shape[2]), np.uint8)
+    frame[:] = background[0, 0]
+    left, top = (across - width) // 2, (down - height) // 2
+    frame[top : top + height, left : left + width] = pixels
+    return frame
+
+
+def in_mode(pixels: Pixels, mode: str) -> Pixels:
+    """As RGB or grey (ITU-R BT.601 luma)."""
+    channels = pixels.shape[2]
+    if mode == "grey":
+        return pixels if channels == 1 else _with_channels(cv2.cvtColor(pixels, cv2.COLOR_RGB2GRAY))
+    return pixels if channels == 3 else _with_channels(cv2.cvtColor(pixels, cv2.COLOR_GRAY2RGB))
+
+
+def packed(pixels: Pixels, kind: str, quality: int) -> bytes:
+    """A PNG, JPEG (4:2:0) or WebP file."""
+    pixels = np.ascontiguousarray(pixels)
+    grey = pixels.shape[2] == 1
+    if kind == "jpeg":
+        colours = ("GRAY", "GRAY") if grey else ("RGB", "420")
+        return bytes(simplejpeg.encode_jpeg(pixels, quality, colours[0], colours[1]))
+    other = pixels if grey else cv2.cvtColor(pixels, cv2.COLOR_RGB2BGR)
+    if kind == "png":
+        found, data = cv2.imencode(".png", other, [cv2.IMWRITE_PNG_COMPRESSION, 6])
+    else:
+        found, data = cv2.imencode(".webp", other, [cv2.IMWRITE_WEBP_QUALITY, quality])
+    if not found:
+        raise ValueError(f"a picture of {pixels.shape[1]} x {pixels.shape[0]} pixels cannot be stored as {kind}")
+    return data.tobytes()
+
+
+def unpacked(data: bytes, mode: str) -> Pixels:
+    """A member's pixels. Raises ValueError where they cannot be decoded."""
+    how = cv2.IMREAD_GRAYSCALE if mode == "grey" else cv2.IMREAD_COLOR_RGB
+    pixels: Any = cv2.imdecode(np.frombuffer(data, np.uint8), how)
+    if pixels is None:
+        raise ValueError("the member is no picture that can be decoded")
+    return _with_channels(pixels)
+
+
+def perceptual_hash(pixels: Pixels) -> bytes | None:
+    """64 bits that a resized or recompressed copy shares but for a few; None for a picture without a pattern.
+
+    The signs, about their median, of the 64 lowest frequencies (but the mean) of the cosine transform of the grey
+    picture at 32 x 32, after C. Zauner, Implementation and Benchmarking of Perceptual Image Hash Functions, 2010.
+    """
+    grey = in_mode(pixels, "grey")[:, :, 0]
+    # Enlarged smoothly, so that tiny pictures have no steps.
+    shrinks = min(grey.shape) >= HASH_SIDE
+    small = cv2.resize(
+        grey, (HASH_SIDE, HASH_SIDE), interpolation=cv2.INTER_AREA if shrinks else cv2.INTER_LINEAR
+    ).astype(np.float32)
+    low = cv2.dct(small).ravel()[_LOW]
+    if float(np.sqrt(np.mean(low * low))) < FLAT * np.sqrt(HASH_SIDE * HASH_SIDE / len(low)):
+        return None
+    return np.packbits(low > np.median(low)).tobytes()
+
+
+def _lowest() -> NDArray[np.intp]:
+    """Places of the 64 lowest frequencies but the mean, by the sum of both, then by the vertical one."""
+    order = sorted((y + x, y, x) for y in range(HASH_SIDE) for x in range(HASH_SIDE))[1:65]
+    return np.array([y * HASH_SIDE + x for _, y, x in order], np.intp)
+
+
+_LOW = _lowest()
+
+
+def _with_channels(pixels: Any) -> Pixels:
+    found: Pixels = pixels if pixels.ndim == 3 else pixels[:, :, None]
+    return found
