@@ -8,7 +8,7 @@ from pydantic import BeforeValidator, Field
 
 from mmcore.config.base import Settings
 from mmcore.config.data import Percentage
-from mmcore.config.media import ImageSettings
+from mmcore.config.media import AudioSettings, ImageSettings
 
 
 def _refit(value: Any) -> Any:
@@ -117,6 +117,11 @@ class LogmelCnnSettings(NeuralEncoder):
     """The network sees this much of the sound, where it is loudest; shorter ones are padded with silence."""
     dynamic_range_db: float = Field(45.0, gt=0)
     """What is fainter than the loudest by more than this counts as silence."""
+
+    def misfit(self, modality: Settings) -> str | None:
+        if isinstance(modality, AudioSettings) and modality.channels == "keep":
+            return "takes one channel: set channels to mono"
+        return None
 
 
 class NgramSettings(TrainedEncoder):

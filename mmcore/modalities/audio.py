@@ -1,21 +1,33 @@
-"""Sound: any format libsndfile reads in, one channel at one rate of 16-bit samples out."""
+"""Sound: most formats in, one rate of 16-bit samples (or Opus) out."""
 
 from __future__ import annotations
 
 import io
 import struct
 from contextlib import nullcontext
-from dataclasses import dataclass, replace
+from dataclasses import replace
 from typing import ClassVar
 
 import numpy as np
 import soundfile
-import soxr
 from numpy.typing import NDArray
 
 from mmcore.config.media import AudioSettings
-from mmcore.modalities.base import Modality, Rejected
+from mmcore.modalities import sound_track, wav
+from mmcore.modalities.base import Member, Modality, Rejected
 from mmcore.modalities.chatter import stderr_dropped
+from mmcore.modalities.opus import without_chance
+from mmcore.modalities.sound import (
+    Samples,
+    Sound,
+    loudness_lufs,
+    mel_hash,
+    of_length,
+    peak,
+    resampled,
+    within_full_scale,
+    without_silence,
+)
 from mmcore.records import Json
 
 MAX_RATE_HZ = 1_000_000
@@ -24,20 +36,6 @@ BLOCK_VALUES = 1 << 20
 """Values (frames x channels) decoded at a time."""
 KNOWN_STARTS = (b"RIFF", b"RIFX", b"RF64", b"FORM", b"fLaC", b"OggS")
 """First bytes by which a broken file is told from one that is no sound."""
-UNKNOWN_LENGTHS = frozenset({0, 0x7FFFFFFF, 0xFFFFFFFF})
-"""What writers that cannot seek back put where a WAV's data length belongs."""
-
-
-@dataclass(frozen=True)
-class Sound:
-    """One channel of samples with the facts of the file they came from."""
-
-    samples: NDArray[np.float32]
-    """(n,), full scale at -1 and 1."""
-    sample_rate_hz: int
-    duration_s: float
-    """Of the whole file, also where only its beginning was read."""
-    channels: int
 
 
 class _Bytes(io.BytesIO):
@@ -49,9 +47,10 @@ class _Bytes(io.BytesIO):
 
 
 class AudioModality(Modality[Sound]):
-    """Decodes with libsndfile, averages the channels, cuts to `max_duration_s`, resamples with soxr (HQ).
+    """Decodes with libsndfile (what that does not know, with FFmpeg), cuts, mixes, resamples with soxr (HQ).
 
-    A sound that goes beyond full scale, before or after resampling, is scaled down to it as a whole.
+    Silence is trimmed, loudness matched and the length made equal after that, in this order, where the settings say
+    so. A sound that goes beyond full scale, before or after resampling, is scaled down to it as a whole.
     """
 
     kind: ClassVar[str] = "audio"
@@ -67,11 +66,28 @@ class AudioModality(Modality[Sound]):
     def decode(self, data: bytes) -> Sound | Rejected:
         if len(data) > self.settings.max_bytes:
             return Rejected("too-many-bytes", f"{len(data):,} bytes; max_bytes is {self.settings.max_bytes:,}")
+        header = wav.read_header(data)
+        if header and header.rate_hz <= MAX_RATE_HZ:
+            return self._read_wav(data, header)
+        if container := sound_track.container_of(data):
+            return sound_track.decode(data, container, self.settings, MAX_RATE_HZ)
         if missing := _missing_wav_bytes(data):
             return Rejected("truncated", f"the header promises {missing:,} bytes more than there are")
         # The MP3 decoder within libsndfile prints a line about every damaged frame.
         with nullcontext() if data.startswith(KNOWN_STARTS) else stderr_dropped():
             return self._open(data)
+
+    def _read_wav(self, data: bytes, header: wav.Header) -> Sound | Rejected:
+        if why := self._too_many(header.channels):
+            return why
+        wanted = self._wanted(header.frames, header.rate_hz)
+        block = max(1, BLOCK_VALUES // header.channels)
+        blocks = [
+            self._mixed(wav.samples_of(data, header, first, min(block, wanted - first)))
+            for first in range(0, wanted, block)
+        ]
+        samples = blocks[0] if len(blocks) == 1 else np.concatenate(blocks)
+        return Sound(samples, header.rate_hz, header.frames / header.rate_hz, header.channels)
 
     def _open(self, data: bytes) -> Sound | Rejected:
         try:
@@ -82,21 +98,21 @@ class AudioModality(Modality[Sound]):
         with file:
             if not 1 <= file.samplerate <= MAX_RATE_HZ or file.channels < 1:
                 return Rejected("corrupt", f"a sound of {file.samplerate} Hz and {file.channels} channels")
-            return self._read(file)
+            return self._too_many(file.channels) or self._read(file)
 
     def _read(self, file: soundfile.SoundFile) -> Sound | Rejected:
-        """The beginning of the sound, mixed block by block, so that memory is bounded by its mono length."""
+        """The beginning of the sound, mixed block by block, so that memory is bounded by what is kept."""
         rate, channels = file.samplerate, file.channels
-        wanted = max(1, min(file.frames, round(self.settings.max_duration_s * rate)))
+        wanted = self._wanted(file.frames, rate)
         block = max(1, BLOCK_VALUES // channels)
-        blocks: list[NDArray[np.float32]] = []
+        blocks: list[Samples] = []
         count = 0
         try:
             while count < wanted:
                 part = file.read(min(block, wanted - count), dtype="float32", always_2d=True)
                 if not len(part):
                     break
-                blocks.append(part[:, 0] if channels == 1 else part.mean(axis=1))
+                blocks.append(self._mixed(part))
                 count += len(part)
         except Exception as error:
             return Rejected("corrupt", f"the sound cannot be decoded ({_short(error)})")
@@ -108,59 +124,138 @@ class AudioModality(Modality[Sound]):
         frames = file.frames if count == wanted else count
         return Sound(np.concatenate(blocks), rate, frames / rate, channels)
 
+    def _wanted(self, frames: int, rate_hz: int) -> int:
+        return max(1, min(frames, round(self.settings.max_duration_s * rate_hz)))
+
+    def _mixed(self, samples: Samples) -> Samples:
+        if samples.shape[1] == 1 or self.settings.channels == "keep":
+            return samples
+        # Infinities, which are set aside a little later, may cancel each other.
+        with np.errstate(invalid="ignore", over="ignore"):
+            mixed: Samples = samples.mean(axis=1, keepdims=True)
+        return mixed
+
+    def _too_many(self, channels: int) -> Rejected | None:
+        most = self.settings.most_channels
+        return Rejected("too-many-channels", f"{channels} channels; the most is {most}") if channels > most else None
+
     def check(self, value: Sound) -> dict[str, Json] | Rejected:
         """Duration, rate and channels of the file; peak and root mean square of its mix, 1 being full scale."""
         if value.duration_s < self.settings.min_duration_s:
             return Rejected(
                 "too-short", f"{value.duration_s:.4f} s; min_duration_s is {self.settings.min_duration_s:g}"
             )
-        if not np.isfinite(value.samples).all():
+        highest = peak(value.samples)
+        if not np.isfinite(highest):
             return Rejected("not-finite", "the sound holds NaN or infinity")
-        peak = float(np.abs(value.samples).max())
         rms = float(np.sqrt(np.mean(np.square(value.samples, dtype=np.float64))))
         return {
             "duration_s": round(value.duration_s, 6),
             "sample_rate_hz": value.sample_rate_hz,
             "channels": value.channels,
-            "peak": float(f"{peak:.6g}"),
+            "peak": float(f"{highest:.6g}"),
             "rms": float(f"{rms:.6g}"),
         }
 
     def normalise(self, value: Sound) -> Sound:
-        rate = self.settings.sample_rate_hz
-        samples = _within_full_scale(value.samples)
+        return self._levelled(self._resampled(value))
+
+    def _resampled(self, value: Sound) -> Sound:
+        rate, samples = self.settings.sample_rate_hz, within_full_scale(value.samples)
+        applied = list(value.applied)
+        if value.channels > samples.shape[1]:
+            applied.append("downmix")
+        if value.duration_s > len(samples) / value.sample_rate_hz + 1e-6:
+            applied.append("cut")
         if rate != value.sample_rate_hz:
-            samples = soxr.resample(samples, value.sample_rate_hz, rate, quality="HQ")
-            samples = _within_full_scale(samples if len(samples) else np.zeros(1, np.float32))
-        return replace(value, samples=samples, sample_rate_hz=rate)
+            samples = within_full_scale(resampled(samples, value.sample_rate_hz, rate))
+            applied.append("resampled")
+        return replace(value, samples=samples, sample_rate_hz=rate, applied=tuple(applied))
+
+    def _levelled(self, value: Sound) -> Sound:
+        settings, samples, applied = self.settings, value.samples, list(value.applied)
+        if settings.trim_silence_db is not None:
+            samples = without_silence(samples, settings.trim_silence_db)
+            if len(samples) < len(value.samples):
+                applied.append("silence-trimmed")
+        if settings.loudness_lufs is not None:
+            samples, done = _at_loudness(samples, value.sample_rate_hz, settings.loudness_lufs)
+            applied += done
+        if settings.duration_s is not None:
+            frames = max(1, round(settings.duration_s * value.sample_rate_hz))
+            if frames != len(samples):
+                applied.append("padded" if frames > len(samples) else "cut")
+                samples = of_length(samples, frames)
+        return replace(value, samples=samples, applied=tuple(dict.fromkeys(applied)))
 
     def encode(self, value: Sound) -> bytes:
-        # The inverse of how 16-bit files are read, so that they pass unchanged.
-        samples = np.clip(np.rint(value.samples * np.float32(32768)), -32768, 32767).astype(np.int16)
+        samples = _whole_numbers(value.samples)
+        if self.settings.format == "wav":
+            return wav.written(samples, value.sample_rate_hz)
         out = io.BytesIO()
+        opus = self.settings.format == "opus"
         with soundfile.SoundFile(
             out,
             "w",
             samplerate=value.sample_rate_hz,
-            channels=1,
-            subtype="PCM_16",
-            format=self.settings.format.upper(),
-            compression_level=0.625 if self.settings.format == "flac" else None,  # FLAC's level 5 of 8
+            channels=samples.shape[1],
+            subtype="OPUS" if opus else "PCM_16",
+            format="OGG" if opus else "FLAC",
+            compression_level=None if opus else 0.625,  # FLAC's level 5 of 8
         ) as file:
             file.write(samples)
-        return out.getvalue()
+        return without_chance(out.getvalue()) if opus else out.getvalue()
 
     def load(self, data: bytes) -> NDArray[np.float32]:
-        """The member as (n,) samples of -1 to 1."""
-        samples: NDArray[np.float32]
-        samples, _ = soundfile.read(io.BytesIO(data), dtype="float32")
-        return samples
+        """The member as (n,) samples of -1 to 1; (n, channels) where they are kept."""
+        header = wav.read_header(data)
+        if header:
+            samples = wav.samples_of(data, header, 0, header.frames)
+        else:
+            samples, _ = soundfile.read(io.BytesIO(data), dtype="float32", always_2d=True)
+        return samples if self.settings.channels == "keep" else samples[:, 0]
+
+    def signature(self, value: Sound) -> bytes | None:
+        """256 bits: see `sound.mel_hash`."""
+        return mel_hash(value.samples, value.sample_rate_hz)
+
+    def process(self, data: bytes) -> Member | Rejected:
+        """As for any modality, but the hash is taken after resampling, so that it does not depend on the rate."""
+        if not data:
+            return Rejected("empty-file", "the file has no bytes")
+        value = self.decode(data)
+        if isinstance(value, Rejected):
+            return value
+        facts = self.check(value)
+        if isinstance(facts, Rejected):
+            return facts
+        even = self._resampled(value)
+        if self.settings.measure_loudness:
+            level = loudness_lufs(even.samples, even.sample_rate_hz)
+            facts["loudness_lufs"] = None if level is None else round(level, 2)
+        stored = self._levelled(even)
+        if stored.applied:
+            facts["applied"] = list(stored.applied)
+        return Member((self.encode(stored),), facts, self.signature(even))
 
 
-def _within_full_scale(samples: NDArray[np.float32]) -> NDArray[np.float32]:
-    peak = float(np.abs(samples).max())
-    # Dividing in float64 keeps the largest floats from becoming infinite on the way.
-    return (samples / peak).astype(np.float32) if peak > 1 else samples
+def _whole_numbers(samples: Samples) -> NDArray[np.int16]:
+    """The inverse of how 16-bit files are read, so that they pass unchanged."""
+    scaled = samples * np.float32(32768)
+    np.rint(scaled, out=scaled)
+    np.clip(scaled, -32768, 32767, out=scaled)
+    return scaled.astype(np.int16)
+
+
+def _at_loudness(samples: Samples, rate_hz: int, wanted: float) -> tuple[Samples, list[str]]:
+    """At the wanted loudness, as far as full scale admits, and what was done for it."""
+    level = loudness_lufs(samples, rate_hz)
+    if level is None:
+        return samples, []
+    gain, most = 10 ** ((wanted - level) / 20), 1 / max(peak(samples), 1e-9)
+    limited = gain > most
+    changed = (samples * np.float32(min(gain, most))).astype(np.float32)
+    return changed, ["loudness-normalised", *(["peak-limited"] if limited else [])]
 
 
 def _missing_wav_bytes(data: bytes) -> int:
@@ -172,16 +267,14 @@ def _missing_wav_bytes(data: bytes) -> int:
     while at + 8 <= len(data):
         name, length = data[at : at + 4], struct.unpack_from(f"{order}I", data, at + 4)[0]
         if name == b"data":
-            return 0 if length in UNKNOWN_LENGTHS else max(0, at + 8 + length - len(data))
+            return 0 if length in wav.UNKNOWN_LENGTHS else max(0, at + 8 + length - len(data))
         at += 8 + length + length % 2
     return 0
 
 
 def _why_not_opened(data: bytes, error: Exception) -> Rejected:
     message = _short(error)
-    if "Format not recognised" in message and not data.startswith(
-        (b"RIFF", b"RIFX", b"RF64", b"FORM", b"fLaC", b"OggS")
-    ):
+    if "Format not recognised" in message and not data.startswith(KNOWN_STARTS):
         return Rejected("unknown-format", "the bytes are of no sound format that is read here")
     return Rejected("corrupt", f"the file's header is broken or its codec is not read here ({message})")
 

@@ -19,6 +19,8 @@ REASONS: Mapping[str, str] = {
     "too-large": "The picture has more pixels than max_pixels.",
     "too-small": "The picture's shorter side has fewer pixels than min_size.",
     "too-short": "The sound is shorter than min_duration_s.",
+    "too-many-channels": "The sound has more channels than max_channels.",
+    "no-sound-track": "The video has no sound.",
     "unknown-format": "The bytes are of no format that this modality knows.",
     "truncated": "The file ends before its content does.",
     "corrupt": "The file's format is known, but its content cannot be decoded.",
