@@ -139,6 +139,15 @@ class Store:
         data: bytes = self._filesystem.cat_file(self.url(path))
         return data
 
+    def read_range(self, path: str, start: int, stop: int) -> bytes:
+        """The file's bytes from `start` up to `stop`; fewer where it ends before. Raises FileNotFoundError."""
+        if self.local:
+            with open(self.url(path), "rb") as file:
+                file.seek(start)
+                return file.read(stop - start)
+        data: bytes = self._filesystem.cat_file(self.url(path), start=start, end=stop)
+        return data
+
     def read_json(self, path: str) -> Json:
         """The JSON at `path`. Raises FileNotFoundError, and DamagedError where it is not JSON."""
         try:

@@ -60,6 +60,15 @@ class SplitConfig(Part):
         return self
 
 
+class QuarantineConfig(Part):
+    """How much of what is unfit is kept, to look at."""
+
+    file_bytes: int = Field(1_000_000, ge=0)
+    """Larger files are named, not kept. 0 keeps none."""
+    shard_bytes: int = Field(64_000_000, ge=0)
+    """All that is kept of one shard's files."""
+
+
 class DataConfig(Part):
     """The manifest and what it names."""
 
@@ -92,6 +101,8 @@ class DataConfig(Part):
     """Notice edited files by size and time, or by reading all their bytes."""
     limit: int | None = Field(None, ge=1)
     """Only the first N rows, to try things out."""
+    quarantine: QuarantineConfig = Field(QuarantineConfig(), title="Quarantine")
+    """Bad files are kept beside the shards: `mmcore quarantine` shows them."""
     max_rejected: Fraction = 0.05
     """The run stops when a larger share of the rows has a reject. A fraction, or '5%'."""
 

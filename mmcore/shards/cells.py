@@ -4,13 +4,16 @@ from __future__ import annotations
 
 import time
 from collections.abc import Sequence
+from contextlib import suppress
 from dataclasses import dataclass
+from typing import Any
 
 from mmcore import parallel
 from mmcore.errors import MmcoreError, StageError
-from mmcore.modalities.base import CIRCUMSTANTIAL, Member, Rejected
+from mmcore.modalities.base import CIRCUMSTANTIAL, Member, Modality, Rejected
 from mmcore.records import Json, Reject
-from mmcore.shards.exclusions import Exclusion, source_of
+from mmcore.shards.exclusions import PASSING, Exclusion, source_of
+from mmcore.shards.quarantine import Refused, ending_of
 from mmcore.shards.recipe import ShardJob, open_modality, refs_of
 from mmcore.sources.reading import read_source
 from mmcore.sources.references import is_list, words_of
@@ -47,6 +50,8 @@ class CellReader:
         self.modalities = {name: open_modality(recipe) for name, recipe in sorted(body["modalities"].items())}
         self.several = {name: modality.several for name, modality in self.modalities.items()}
         self.setbacks: list[Exclusion] = []
+        self.refused: Refused | None = None
+        """The bytes of the cell that was read last, where they are unfit."""
         self._since = 0.0
 
     def begin(self) -> None:
@@ -56,9 +61,12 @@ class CellReader:
     def read(self, row: int, key: str, name: str, root: str) -> Found | Rejected | None:
         """One cell's member, why there is none, or None where the cell is empty."""
         ref = refs_of(self._media[name])[row]
+        self.refused = None
         if ref is None:
             return None
         if self._excluded and (excluded := self._excluded.get((key, name))):
+            if excluded.code not in PASSING:
+                self._keep_undecoded(row, name, root, ref)
             return excluded
         if self._isolated:
             parallel.tell({"decoding": [key, name], "since": self._since})
@@ -86,24 +94,44 @@ class CellReader:
         column, modality = self._media[name], self.modalities[name]
         if "texts" in column:
             data = str(ref).encode()
-            member = modality.process(data)
+            member = self._processed(modality, data, "txt")
             return member if isinstance(member, Rejected) else Found(member, "", sha256(data))
         prints = column["fingerprints"][row]
         if not is_list(ref):
             found = self._bytes(root, ref, prints, name)
             if isinstance(found, Rejected):
                 return found
-            member = modality.process(found)
+            member = self._processed(modality, found, _ending(ref))
             return member if isinstance(member, Rejected) else Found(member, words_of(ref), sha256(found))
         members, hashes = [], []
         for position, one in enumerate(ref[1:]):
             found = self._bytes(root, one, prints[position] if prints else None, name)
-            member = found if isinstance(found, Rejected) else modality.process(found)
+            member = found if isinstance(found, Rejected) else self._processed(modality, found, _ending(one))
             if isinstance(member, Rejected):
                 return Rejected(member.code, f"{words_of(one)}: {member.message}")
             members.append(member)
             hashes.append(sha256(found))  # type: ignore[arg-type]  # no Rejected gets here
         return Found(merged(members), words_of(ref), sha256(",".join(hashes).encode()))
+
+    def _processed(self, modality: Modality[Any], data: bytes, ending: str) -> Member | Rejected:
+        member = modality.process(data)
+        if isinstance(member, Rejected):
+            self.refused = Refused(data, ending)
+        return member
+
+    def _keep_undecoded(self, row: int, name: str, root: str, ref: Json) -> None:
+        """The bytes of a cell that is excluded: of several files the first, for which of them it was is not known."""
+        column = self._media[name]
+        if "texts" in column:
+            self.refused = Refused(str(ref).encode(), "txt")
+            return
+        prints = column["fingerprints"][row]
+        if is_list(ref):
+            ref, prints = ref[1], prints[0] if prints else None
+        with suppress(_ReadError):
+            found = self._bytes(root, ref, prints, name)
+            if not isinstance(found, Rejected):
+                self.refused = Refused(found, _ending(ref))
 
     def _bytes(self, root: str, ref: Json, fingerprint: str | None, name: str) -> bytes | Rejected:
         try:
@@ -121,6 +149,11 @@ def merged(members: Sequence[Member]) -> Member:
     """Several files of one modality as one member of several parts; the first one's signature stands for all."""
     facts = {"count": len(members), "parts": [dict(member.facts) for member in members]}
     return Member(tuple(part for member in members for part in member.parts), facts, members[0].signature)
+
+
+def _ending(ref: Json) -> str:
+    """How the name of a file's copy ends; what lies inside another file has no name."""
+    return ending_of(ref) if isinstance(ref, str) else "bin"
 
 
 def source_text(column: dict[str, Json], row: int) -> str:

@@ -148,7 +148,7 @@ class _History:
         alike = self._by_keys.get(wanted["sources"]["keys"], [])
         if alike:
             differences = sorted((_differences(receipt, wanted) for receipt in alike), key=len)
-            return "; ".join(differences[0]) or "new"
+            return "; ".join(differences[0]) or "settings of shards or quarantine changed"
         ends = {(wanted["split"], wanted["sources"][end]) for end in ("first_key", "last_key")}
         return "rows added or removed" if ends & self._ends else "new"
 

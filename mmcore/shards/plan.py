@@ -14,6 +14,7 @@ from mmcore.records import SPLITS, Json, Reject
 from mmcore.shards.cuts import cut
 from mmcore.shards.exclusions import Exclusion, excluded_in, read_exclusions
 from mmcore.shards.filters import recipe_of
+from mmcore.shards.quarantine import DEFAULT_LIMITS
 from mmcore.shards.recipe import WRITER_VERSION, ShardRecipe
 from mmcore.sources.fingerprints import fingerprints
 from mmcore.sources.manifest import Manifest, read_manifest
@@ -71,6 +72,8 @@ def plan_shards(config: RunConfig, store: Store) -> ShardPlan:
         "modalities": modalities,
         "part_bytes": None if config.shards.bytes is None else LARGEST_PART * config.shards.bytes,
     }
+    if (limits := data.quarantine.model_dump()) != DEFAULT_LIMITS:
+        frame["quarantine"] = limits
     extras = {name: _extra(manifest, name) for name in manifest.extras}
     exclusions = read_exclusions(store)
     recipes, roots = [], []
@@ -151,7 +154,7 @@ def _media(manifest: Manifest, data: DataConfig, name: str, partitions: Sequence
     for partition, run in groupby(partitions):
         stop = start + sum(1 for _ in run)
         root = manifest.roots[partition]
-        refs = [_within(root, cell, several=getattr(settings, "several", False)) for cell in cells[start:stop]]
+        refs = [_within(root, cell, several=settings.several) for cell in cells[start:stop]]
         files += refs
         found += _prints(root, refs, data.fingerprint)
         start = stop

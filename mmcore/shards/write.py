@@ -4,7 +4,7 @@ from __future__ import annotations
 
 import logging
 from collections.abc import Iterable, Iterator, Mapping
-from contextlib import ExitStack
+from contextlib import ExitStack, closing
 from dataclasses import dataclass
 from pathlib import Path
 from typing import Self
@@ -18,6 +18,7 @@ from mmcore.shards.cells import CellReader, Found
 from mmcore.shards.exclusions import Exclusion
 from mmcore.shards.filters import FILTERED, Filters, facts_of
 from mmcore.shards.index import Cell, IndexBuilder, Place
+from mmcore.shards.quarantine import DEFAULT_LIMITS, QuarantineWriter
 from mmcore.shards.recipe import FOLDER, ShardJob
 from mmcore.shards.tar import TarWriter, member_name
 from mmcore.shards.time_limit import TimeLimit
@@ -52,8 +53,12 @@ def make_shard(job: ShardJob) -> dict[str, Json] | Setback:
     body = job.recipe.body
     reader = CellReader(job, body)
     rejects: list[Reject] = []
-    with job.store.scratch() as folder, ShardWriter(folder, body, reader) as writer:
-        for sample in _samples(job, body, reader, rejects):
+    with (
+        job.store.scratch() as folder,
+        ShardWriter(folder, body, reader) as writer,
+        closing(QuarantineWriter(folder, body.get("quarantine", DEFAULT_LIMITS))) as quarantine,
+    ):
+        for sample in _samples(job, body, reader, rejects, quarantine):
             writer.add(sample)
         if reader.setbacks:
             return Setback(tuple(reader.setbacks))
@@ -73,6 +78,7 @@ def make_shard(job: ShardJob) -> dict[str, Json] | Setback:
             "filtered": sum(reject.code == FILTERED for reject in rejects),
             "rejects": [reject.as_json() for reject in rejects],
             "sources": job.recipe.sources,
+            **quarantine.published(job.store),
         }
     job.store.publish_json(job.recipe.receipt, receipt)
     if rejects:
@@ -91,8 +97,10 @@ def _added(counts: Iterable[Mapping[str, int]]) -> dict[str, int]:
     return total
 
 
-def _samples(job: ShardJob, body: dict[str, Json], reader: CellReader, rejects: list[Reject]) -> Iterator[Kept]:
-    """The samples that are kept, in order; the others, and what others lack, are added to `rejects`."""
+def _samples(
+    job: ShardJob, body: dict[str, Json], reader: CellReader, rejects: list[Reject], quarantine: QuarantineWriter
+) -> Iterator[Kept]:
+    """The samples that are kept, in order; the others, and what others lack, go to `rejects` and `quarantine`."""
     roots = (root for root, rows in job.roots for _ in range(rows))
     limit_s = job.sample_timeout_s if parallel.in_single_threaded_process_worker() else None
     extras: dict[str, list[Json]] = body["extras"]
@@ -108,6 +116,7 @@ def _samples(job: ShardJob, body: dict[str, Json], reader: CellReader, rejects: 
                 if isinstance(found, Rejected):
                     bad.append(name)
                     rejects.append(reader.reject(row, key, name, found))
+                    quarantine.add(rejects[-1], reader.refused)
                     found = None
                 cells[name] = found
             if bad and body["bad_modality"] == "drop":

@@ -176,6 +176,7 @@ def bench(server: Server, sample: Path, tmp_path_factory: pytest.TempPathFactory
         "shards",
         "datasets",
         "quality",
+        "quarantine",
         "encoders",
         "features",
         "models",

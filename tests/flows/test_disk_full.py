@@ -88,7 +88,7 @@ def test_the_run_says_so_and_goes_on(server: Server, sample: Path, whole: Path, 
     output = small_disk / "output"
     command = ["run", sample / "pipeline.yaml", f"output={output}", *SETTINGS]
     expected = objects(whole)
-    shards, encoders = kib(whole, "shards", "datasets", "quality"), kib(whole, "encoders")
+    shards, encoders = kib(whole, "shards", "quarantine", "datasets", "quality"), kib(whole, "encoders")
     # The first falls into prepare, the second into extract.
     for size, stage in ((shards // 2, "prepare"), (shards + encoders // 2, "extract")):
         resize(small_disk, size)
