@@ -58,7 +58,7 @@ class Wanted:
             wanted.setdefault(modality.column, f"data.modalities.{name}.column")
             if not (isinstance(modality, TextSettings) and modality.inline):
                 media.add(modality.column)
-                if getattr(modality, "several", False):
+                if modality.several:
                     lists.add(modality.column)
         if data.task == "multilabel" and columns.label is not None:
             lists.add(columns.label)

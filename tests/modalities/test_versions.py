@@ -39,7 +39,7 @@ A_TEXT = "\ufeff  Cafe\u0301 \u202enoir\u202c\r\n\x07zwei\x0c👩\u200d👧\t7  
         (ImageSettings(column="x", size=32), a_picture(), 2, "9897562ef58a0f54"),
         (ImageSettings(column="x", size=32, resize="crop", mode="grey"), a_picture(), 2, "08253c63bb79da2a"),
         (AudioSettings(column="x", sample_rate_hz=8000, max_duration_s=1), a_sound(), 2, "221c204695312503"),
-        (TextSettings(column="x", max_chars=20), A_TEXT, 1, "b9eb3ca4f9c56c9b"),
+        (TextSettings(column="x", max_chars=20), A_TEXT, 2, "1e0c0617c034b2a9"),
     ],
     ids=["image-pad", "image-crop-grey", "audio", "text"],
 )
