@@ -8,6 +8,7 @@ from typing import Annotated
 
 import typer
 
+from flows.quarantine_cli import quarantine_app
 from flows.shards_cli import shards_app
 from flows.start import ConfigFile, Overrides, quiet_prefect, show_run, with_exit_codes
 from mmcore import __version__
@@ -173,6 +174,7 @@ def serve(
 
 
 app.add_typer(shards_app, name="shards")
+app.add_typer(quarantine_app, name="quarantine")
 
 sample_app = typer.Typer(no_args_is_help=True, help="Make a sample data set to try things out.")
 app.add_typer(sample_app, name="sample")

@@ -54,7 +54,7 @@ class Shelf:
         self.names = {name.removesuffix(".json") for name in self._listing if name.endswith(".json")}
         planned = [recipe.digest for recipe in plan.recipes]
         there = [name for name in planned if name in self.names]
-        self._read = dict(zip(there, _read(store, there), strict=True))
+        self._read = dict(zip(there, read_receipts(store, there), strict=True))
         found = [self._read.get(name) for name in planned]
         self.receipts = [receipt if receipt and self._whole(receipt) else None for receipt in found]
         """Of each planned shard that is finished, its files there with their sizes; None for the others."""
@@ -62,7 +62,7 @@ class Shelf:
     def all_receipts(self) -> list[Receipt]:
         """All receipts that can be read, of whatever run, and even where a file is missing."""
         rest = sorted(self.names - self._read.keys())
-        found = (*self._read.values(), *_read(self._store, rest))
+        found = (*self._read.values(), *read_receipts(self._store, rest))
         # Those of earlier writers have other words.
         return [receipt for receipt in found if receipt and "filters" in receipt]
 
@@ -83,7 +83,7 @@ def entries_of(receipt: Receipt) -> list[ShardEntry]:
     ]
 
 
-def _read(store: Store, digests: Sequence[str]) -> list[Receipt | None]:
+def read_receipts(store: Store, digests: Sequence[str]) -> list[Receipt | None]:
     """Receipts by their recipes' digests; None for one that is damaged or went meanwhile."""
 
     def read(name: str) -> Receipt | None:
