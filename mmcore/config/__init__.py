@@ -22,7 +22,7 @@ from mmcore.config.fusion import (
     WeightedSettings,
 )
 from mmcore.config.load import load
-from mmcore.config.media import AudioSettings, ImageSettings, ModalitySettings, TextSettings
+from mmcore.config.media import AudioSettings, ImageSettings, ModalitySettings, TextSettings, VideoSettings
 from mmcore.config.run import ComputeConfig, DaskConfig, RunConfig, demand_learnable
 
 __all__ = [
@@ -51,6 +51,7 @@ __all__ = [
     "Settings",
     "ShardsConfig",
     "TextSettings",
+    "VideoSettings",
     "TrainedEncoder",
     "WeightedSettings",
     "demand_learnable",

@@ -8,7 +8,7 @@ from pydantic import BeforeValidator, Field
 
 from mmcore.config.base import Settings
 from mmcore.config.data import Percentage
-from mmcore.config.media import AudioSettings, ImageSettings
+from mmcore.config.media import AudioSettings, PixelSettings
 
 
 def _refit(value: Any) -> Any:
@@ -27,7 +27,7 @@ class TrainedEncoder(Settings):
 
     outside_recipe: ClassVar[frozenset[str]] = frozenset({"refit"})
     modality_kind: ClassVar[str]
-    """The kind of modality that this encoder reads."""
+    """The kind of modality that this encoder reads; those of images read the frames of videos too."""
     holds_out: ClassVar[bool] = False
     """Whether rows of train get the scores of a model that did not learn from them."""
 
@@ -93,7 +93,7 @@ class CnnSettings(NeuralEncoder):
     """Channels of the first layer; the last have four times as many."""
 
     def misfit(self, modality: Settings) -> str | None:
-        if isinstance(modality, ImageSettings) and not (modality.equally_large and isinstance(modality.size, int)):
+        if isinstance(modality, PixelSettings) and not (modality.equally_large and isinstance(modality.size, int)):
             return "takes squares: set resize to pad, crop or stretch, and size to one length"
         return None
 

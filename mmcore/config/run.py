@@ -72,7 +72,7 @@ class RunConfig(Part):
                     f"features.{name}: no such modality in data.modalities; there are: "
                     + ", ".join(self.data.modalities)
                 )
-            if modality.kind != encoder.modality_kind:
+            if encoder.modality_kind != ("image" if modality.kind == "video" else modality.kind):
                 raise ValueError(
                     f"features.{name}: encoder {encoder.encoder!r} reads {encoder.modality_kind}, "
                     f"and {name} is {modality.kind}"

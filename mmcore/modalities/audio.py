@@ -16,6 +16,7 @@ from mmcore.config.media import AudioSettings
 from mmcore.modalities import sound_track, wav
 from mmcore.modalities.base import Member, Modality, Rejected
 from mmcore.modalities.chatter import stderr_dropped
+from mmcore.modalities.containers import container_of
 from mmcore.modalities.opus import without_chance
 from mmcore.modalities.sound import (
     Samples,
@@ -69,7 +70,7 @@ class AudioModality(Modality[Sound]):
         header = wav.read_header(data)
         if header and header.rate_hz <= MAX_RATE_HZ:
             return self._read_wav(data, header)
-        if container := sound_track.container_of(data):
+        if container := container_of(data):
             return sound_track.decode(data, container, self.settings, MAX_RATE_HZ)
         if missing := _missing_wav_bytes(data):
             return Rejected("truncated", f"the header promises {missing:,} bytes more than there are")

@@ -21,6 +21,7 @@ REASONS: Mapping[str, str] = {
     "too-short": "The sound is shorter than min_duration_s, or the text than min_chars.",
     "too-many-channels": "The sound has more channels than max_channels.",
     "no-sound-track": "The video has no sound.",
+    "no-video-track": "The file has no moving pictures.",
     "unknown-format": "The bytes are of no format that this modality knows.",
     "truncated": "The file ends before its content does.",
     "corrupt": "The file's format is known, but its content cannot be decoded.",

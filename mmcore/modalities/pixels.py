@@ -10,7 +10,7 @@ import numpy as np
 import simplejpeg
 from numpy.typing import NDArray
 
-from mmcore.config.media import ImageSettings
+from mmcore.config.media import PixelSettings
 
 cv2.setNumThreads(1)
 
@@ -40,7 +40,7 @@ class Picture:
     """An ICC profile that is still to be applied."""
 
 
-def target(width: int, height: int, settings: ImageSettings) -> tuple[int, int]:
+def target(width: int, height: int, settings: PixelSettings) -> tuple[int, int]:
     """Width and height that a picture of `width` x `height` is scaled to, before it is padded or cropped."""
     mode, size = settings.resize, settings.size
     if mode == "none":
@@ -66,7 +66,7 @@ def resized(pixels: Pixels, width: int, height: int) -> Pixels:
     return pixels
 
 
-def framed(pixels: Pixels, settings: ImageSettings) -> Pixels:
+def framed(pixels: Pixels, settings: PixelSettings) -> Pixels:
     """Padded or cropped to the box of `size`, where the mode asks for that."""
     if settings.resize not in {"pad", "crop"}:
         return pixels

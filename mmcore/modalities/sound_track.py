@@ -15,23 +15,6 @@ MISSING_S = 0.5
 """A file whose sound ends earlier than it says by more than this was cut off."""
 
 
-def container_of(data: bytes) -> str | None:
-    """FFmpeg's name of the container, by its first bytes; None for one that is not opened.
-
-    Named rather than guessed: FFmpeg also opens play lists, which would make it open other files.
-    """
-    if data[4:8] == b"ftyp":
-        return "mov"
-    if data.startswith(b"\x1aE\xdf\xa3"):
-        return "matroska"
-    if data[:4] == b"RIFF" and data[8:12] == b"AVI ":
-        return "avi"
-    # ADTS: twelve bits of sync, and a layer of 0, which tells it from MPEG audio.
-    if len(data) > 7 and data[0] == 0xFF and data[1] & 0xF6 == 0xF0:
-        return "aac"
-    return None
-
-
 def decode(data: bytes, container: str, settings: AudioSettings, max_rate_hz: int) -> Sound | Rejected:
     """The first sound track, up to `max_duration_s`."""
     try:

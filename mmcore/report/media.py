@@ -71,7 +71,7 @@ def _shown(modality: str, kind: str, data: bytes | tuple[bytes, ...]) -> Shown:
         text = first.decode("utf-8", "replace")
         return Shown(modality, text=text[:SHOWN_CHARS] + ("…" if len(text) > SHOWN_CHARS else ""))
     if kind == "audio":
-        kind_of_file = "audio/wav" if first[:4] == b"RIFF" else "audio/flac"
+        kind_of_file = {b"RIFF": "audio/wav", b"OggS": "audio/ogg"}.get(first[:4], "audio/flac")
         return Shown(modality, sound=_uri(kind_of_file, first) if len(first) <= MOST_SOUND_BYTES else "")
     return Shown(modality, picture=_thumbnail(first))
 

@@ -5,9 +5,10 @@ from typing import Annotated
 from pydantic import Field
 
 from mmcore.config.media.audio import AudioSettings
-from mmcore.config.media.image import ImageSettings
+from mmcore.config.media.image import ImageSettings, PixelSettings
 from mmcore.config.media.text import TextSettings
+from mmcore.config.media.video import VideoSettings
 
-ModalitySettings = Annotated[ImageSettings | AudioSettings | TextSettings, Field(discriminator="kind")]
+ModalitySettings = Annotated[ImageSettings | AudioSettings | TextSettings | VideoSettings, Field(discriminator="kind")]
 
-__all__ = ["AudioSettings", "ImageSettings", "ModalitySettings", "TextSettings"]
+__all__ = ["AudioSettings", "ImageSettings", "ModalitySettings", "PixelSettings", "TextSettings", "VideoSettings"]
