@@ -26,7 +26,7 @@ HASH_STEPS, HASH_BANDS = 16, 16
 HASH_LOW_HZ, HASH_HIGH_HZ = 250.0, 3400.0
 """What telephones carry, and all codecs keep."""
 HASH_WINDOW = 512
-HASH_PIECES = 4
+HASH_PIECES = 3
 HASH_FLOOR = 1e-4
 SILENT = 10 ** (-60 / 20)
 """Peak below which a sound has no signature."""
