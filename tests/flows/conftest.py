@@ -37,6 +37,19 @@ def mmcore(*arguments: str | Path, env: dict[str, str], timeout: float = 300) ->
     )
 
 
+class _Patient(httpx.HTTPTransport):
+    """Asks again where the server's database is locked, as Prefect's own client does."""
+
+    def handle_request(self, request: httpx.Request) -> httpx.Response:
+        for _ in range(60):
+            answer = super().handle_request(request)
+            if answer.status_code != 503:
+                break
+            answer.read()
+            time.sleep(0.5)
+        return answer
+
+
 class Server:
     """A Prefect server process: its API's URL, an environment that points to it, and a client."""
 
@@ -47,6 +60,7 @@ class Server:
         self.url = f"http://127.0.0.1:{self.port}/api"
         self.home = home
         quiet = {"PREFECT_SERVER_ANALYTICS_ENABLED": "false", "PREFECT_LOGGING_SERVER_LEVEL": "WARNING"}
+        quiet["PREFECT_SERVER_DATABASE_TIMEOUT"] = "60"
         self.env = clean_environment(home, PREFECT_API_URL=self.url, **quiet)
         self.log = (home / "server.log").open("w")
         self.process = subprocess.Popen(
@@ -55,7 +69,7 @@ class Server:
             stdout=self.log,
             stderr=subprocess.STDOUT,
         )
-        self.client = httpx.Client(base_url=self.url, timeout=30)
+        self.client = httpx.Client(base_url=self.url, timeout=60, transport=_Patient())
 
     def wait(self, limit_s: float = 180) -> None:
         deadline = time.monotonic() + limit_s
@@ -69,11 +83,7 @@ class Server:
         raise TimeoutError((self.home / "server.log").read_text())
 
     def post(self, path: str, **body: object) -> list[dict[str, object]] | dict[str, object]:
-        for _ in range(20):
-            answer = self.client.post(path, json=body)
-            if answer.status_code != 503:  # its database is locked; Prefect's own client tries again too
-                break
-            time.sleep(0.5)
+        answer = self.client.post(path, json=body)
         answer.raise_for_status()
         return answer.json()
 
