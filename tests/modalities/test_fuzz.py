@@ -7,22 +7,44 @@ import sys
 import time
 import zlib
 
+import av
 import numpy as np
+import psutil
 import pytest
 import soundfile
 from PIL import Image
 
-from mmcore.config import AudioSettings, ImageSettings, TextSettings
+from mmcore.config import AudioSettings, ImageSettings, TextSettings, VideoSettings
 from mmcore.modalities.base import REASONS, Member, Rejected
 
 MUTATIONS = 40
 
 
-def picture(kind, mode="RGB"):
+def picture(kind, mode="RGB", size=(24, 31), **options):
     rng = np.random.default_rng(1)
-    image = Image.fromarray(rng.integers(0, 255, (24, 31, 3), dtype=np.uint8)).convert(mode)
+    image = Image.fromarray(rng.integers(0, 255, (*size, 3), dtype=np.uint8)).convert(mode)
     out = io.BytesIO()
-    image.save(out, kind)
+    image.save(out, kind, **options)
+    return out.getvalue()
+
+
+def muxed(container, codec):
+    """A second of sound, or ten frames, in a container."""
+    out = io.BytesIO()
+    with av.open(out, "w", format=container) as file:
+        if codec == "aac":
+            stream = file.add_stream(codec, rate=16_000, layout="mono")
+            wave = (np.sin(np.arange(16_000) * 0.1) * 0.5).astype(np.float32)
+            frame = av.AudioFrame.from_ndarray(wave[None], format="fltp", layout="mono")
+            frame.sample_rate = 16_000
+            frames = [frame]
+        else:
+            stream = file.add_stream(codec, rate=10)
+            stream.width, stream.height, stream.pix_fmt, stream.gop_size = 48, 32, "yuv420p", 4
+            greys = (np.full((32, 48, 3), 20 * number, np.uint8) for number in range(10))
+            frames = [av.VideoFrame.from_ndarray(grey) for grey in greys]
+        for part in (*frames, None):
+            file.mux(stream.encode(part))
     return out.getvalue()
 
 
@@ -40,7 +62,14 @@ VALID = {
     "png-16": ("image", picture("PNG", "I;16")),
     "jpeg": ("image", picture("JPEG")),
     "jpeg-cmyk": ("image", picture("JPEG", "CMYK")),
+    "jpeg-progressive": ("image", picture("JPEG", progressive=True)),
+    "jpeg-scaled": ("image", picture("JPEG", size=(200, 260))),
+    "jpeg-turned": (
+        "image",
+        picture("JPEG", exif=b"Exif\0\0II*\0\x08\0\0\0\x01\0\x12\x01\x03\0\x01\0\0\0\x06\0\0\0\0\0\0\0"),
+    ),
     "gif": ("image", picture("GIF")),
+    "avif": ("image", picture("AVIF")),
     "webp": ("image", picture("WEBP")),
     "tiff": ("image", picture("TIFF")),
     "bmp": ("image", picture("BMP")),
@@ -50,6 +79,13 @@ VALID = {
     "ogg": ("audio", sound("OGG")),
     "mp3": ("audio", sound("MP3")),
     "aiff": ("audio", sound("AIFF")),
+    "au": ("audio", sound("AU")),
+    "m4a": ("audio", muxed("mp4", "aac")),
+    "adts": ("audio", muxed("adts", "aac")),
+    "mp4": ("video", muxed("mp4", "libx264")),
+    "webm": ("video", muxed("webm", "libvpx")),
+    "avi": ("video", muxed("avi", "mpeg4")),
+    "html": ("text", b"<html><head><title>t</title></head><body><p>One &amp; two<br>three</p><script>x</script>" * 2),
     "text": ("text", "Grüße, 世界! e\u0301 👩‍👩‍👧\r\nzweite Zeile\t7".encode() * 3),
 }
 MODALITIES = {
@@ -57,7 +93,8 @@ MODALITIES = {
     for settings in (
         ImageSettings(column="x", size=16, max_pixels=1_000_000),
         AudioSettings(column="x", sample_rate_hz=8000),
-        TextSettings(column="x"),
+        TextSettings(column="x", strip_html=True, encoding="detect"),
+        VideoSettings(column="x", size=16, frames=3, max_pixels=1_000_000),
     )
 }
 
@@ -67,10 +104,11 @@ def survives(modality, got):
     if isinstance(got, Rejected):
         return got.code in REASONS and bool(got.message)
     assert isinstance(got, Member)
-    value = modality.load(got.data)
-    if modality.kind == "image":
+    value = modality.load(got.parts[0])
+    if modality.kind in {"image", "video"}:
         side = modality.settings.size
-        return value.shape[:2] == (side, side) and value.dtype == np.uint8
+        rest = [modality.load(part) for part in got.parts[1:]]
+        return all(one.shape[:2] == (side, side) and one.dtype == np.uint8 for one in (value, *rest))
     if modality.kind == "audio":
         whole = value.ndim == 1 and len(value) > 0 and value.dtype == np.float32
         return whole and bool(np.abs(value).max() <= 1)
@@ -117,7 +155,29 @@ def test_damage_is_accepted_or_rejected(name, capfd):
     assert capfd.readouterr() == ("", "")
 
 
-@pytest.mark.parametrize("kind", ["image", "audio", "text"])
+@pytest.mark.slow
+@pytest.mark.timeout(3600)
+@pytest.mark.parametrize("kind", MODALITIES)
+def test_ten_thousand_mutations(kind, capfd):
+    """None hangs, none raises, and memory does not grow with their number."""
+    modality, valid = MODALITIES[kind], [data for other, data in VALID.values() if other == kind]
+    rng, outcomes = random.Random(2026), {"accepted": 0, "rejected": 0}
+    before = 0
+    for turn in range(10_000):
+        mutant = damage(valid[turn % len(valid)], rng)
+        started = time.monotonic()
+        got = modality.process(mutant)
+        assert time.monotonic() - started < 10
+        assert survives(modality, got)
+        outcomes["accepted" if isinstance(got, Member) else "rejected"] += 1
+        if turn == 3_000:
+            before = psutil.Process().memory_info().rss
+    assert psutil.Process().memory_info().rss - before < 60_000_000
+    assert min(outcomes.values()) > 300, outcomes
+    assert capfd.readouterr() == ("", "")
+
+
+@pytest.mark.parametrize("kind", ["image", "audio", "text", "video"])
 def test_noise_is_accepted_or_rejected(kind):
     rng = random.Random(7)
     starts = [b"", *(data[:12] for other, data in VALID.values() if other == kind)]
@@ -131,7 +191,7 @@ import hashlib
 from tests.modalities.test_fuzz import MODALITIES, VALID
 for name, (kind, data) in VALID.items():
     member = MODALITIES[kind].process(data)
-    print(name, hashlib.sha256(member.data).hexdigest(), sorted(member.facts.items()))
+    print(name, hashlib.sha256(b"".join(member.parts)).hexdigest(), sorted(member.facts.items()))
 """
 
 
