@@ -197,6 +197,7 @@ def paths_in(receipt: dict[str, Json]) -> list[str]:
         for part in ((file["tar"], file["index"]) if "tar" in file else (file,))
     ]
     named += [receipt["file"]] if "file" in receipt else []
+    named += receipt.get("quarantine", {}).values()
     named += receipt.get("keys", {}).values()  # of an encoder: the keys that it learned from
     return [file["path"] for file in named]
 

@@ -110,6 +110,7 @@ def test_one_stage_as_a_module(own_sample: Path, server: Server) -> None:
         "shards",
         "datasets",
         "quality",
+        "quarantine",
         "runs",
         "tmp",
     }
