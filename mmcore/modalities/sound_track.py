@@ -27,6 +27,8 @@ def decode(data: bytes, container: str, settings: AudioSettings, max_rate_hz: in
                 return Rejected("no-sound-track", "the file has no sound")
             stream = opened.streams.audio[0]
             context = stream.codec_context
+            if context is None:
+                return Rejected("corrupt", "the sound's codec is not one that is read here")
             if not 1 <= (stream.rate or 0) <= max_rate_hz or not context.channels:
                 return Rejected("corrupt", f"a sound of {stream.rate} Hz and {context.channels} channels")
             if context.channels > settings.most_channels:

@@ -16,8 +16,8 @@ _MARKS = (  # the mark of UTF-32 starts with that of UTF-16
 )
 _TELLING = re.compile(rb"[^\x01-\x1a\x1c-\x7f]")
 """Bytes by which encodings differ: not ASCII, or the escape byte that ISO 2022 switches with."""
-_NONE = "utf-7"
-"""Stands for no answer: nobody writes files in it."""
+_NONE = "utf-32-be"
+"""Stands for no answer: it must be one that may be detected, so it is the rarest."""
 _BEFORE, _LOOKED_AT = 1_000, 64_000
 """Bytes given to the detector: some before the first telling one, and what follows it."""
 
@@ -77,7 +77,6 @@ def _detected(data: bytes) -> str | Rejected:
         encoding_era=chardet.EncodingEra.MODERN_WEB,
         prefer_superset=True,
         compat_names=False,
-        exclude_encodings=[_NONE],
         no_match_encoding=_NONE,
     )["encoding"]
     if guess is None or guess == _NONE:

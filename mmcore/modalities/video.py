@@ -88,6 +88,8 @@ class VideoModality(Modality[Clip]):
             return Rejected("no-video-track", "the file has no moving pictures")
         stream = streams[0]
         context = stream.codec_context
+        if context is None:
+            return Rejected("corrupt", "the video's codec is not one that is read here")
         width, height = context.width, context.height
         if width < 1 or height < 1:
             return Rejected("corrupt", f"frames of {width} x {height} pixels")
