@@ -49,7 +49,8 @@ def sha256_of_file(path: Path) -> str:
 def file_system(url: str, where: str, kind: type[InputError]) -> tuple[fsspec.AbstractFileSystem, str]:
     """The file system of a URL and the path on it. Raises `kind` where there is none that can be used."""
     try:
-        return fsspec.url_to_fs(url)  # type: ignore[no-any-return]
+        # A listing that is remembered hides what other processes have written since.
+        return fsspec.url_to_fs(url, use_listings_cache=False)  # type: ignore[no-any-return]
     except ImportError as error:
         extra = EXTRAS.get(url.partition("://")[0])
         fix = f"Run: pip install 'mmcore[{extra}]'" if extra else "Install the library that it names."
