@@ -97,6 +97,9 @@ class DataConfig(Part):
     that is wanted, or say why it is not. A sample is not judged by a modality that it lacks."""
     duplicates: DuplicatesConfig = DuplicatesConfig()
     """What counts as the same sample twice, and what happens to it."""
+    allow_remote: bool = False
+    """Fetch media that the manifest names by http(s) addresses. What an address gives is not asked again once it was
+    read."""
     fingerprint: Literal["stat", "sha256"] = "stat"
     """Notice edited files by size and time, or by reading all their bytes."""
     limit: int | None = Field(None, ge=1)

@@ -3,7 +3,7 @@
 from __future__ import annotations
 
 import time
-from collections.abc import Sequence
+from collections.abc import Iterator, Sequence
 from contextlib import suppress
 from dataclasses import dataclass
 from typing import Any
@@ -17,6 +17,7 @@ from mmcore.shards.quarantine import Refused, ending_of
 from mmcore.shards.recipe import ShardJob, open_modality, refs_of
 from mmcore.sources.reading import read_source
 from mmcore.sources.references import is_list, words_of
+from mmcore.sources.web import Fetcher, of_address
 from mmcore.storage import sha256
 
 INLINE = "(text in the manifest)"
@@ -50,9 +51,23 @@ class CellReader:
         self.modalities = {name: open_modality(recipe) for name, recipe in sorted(body["modalities"].items())}
         self.several = {name: modality.several for name, modality in self.modalities.items()}
         self.setbacks: list[Exclusion] = []
+        self._fetcher = Fetcher(self._coming(len(body["keys"])))
         self.refused: Refused | None = None
         """The bytes of the cell that was read last, where they are unfit."""
         self._since = 0.0
+
+    def close(self) -> None:
+        self._fetcher.close()
+
+    def _coming(self, rows: int) -> Iterator[tuple[str, int]]:
+        """The addresses that will be asked for, in order."""
+        files = {name: self._media[name]["files"] for name in self.modalities if "files" in self._media[name]}
+        for row in range(rows):
+            for name, refs in files.items():
+                ref = refs[row]
+                for one in ref[1:] if is_list(ref) else [ref]:
+                    if address := of_address(one):
+                        yield address, self._max_bytes[name]
 
     def begin(self) -> None:
         """A new sample begins."""
@@ -135,9 +150,11 @@ class CellReader:
 
     def _bytes(self, root: str, ref: Json, fingerprint: str | None, name: str) -> bytes | Rejected:
         try:
+            if address := of_address(ref):
+                return self._fetcher.read(address, self._max_bytes[name])
             return read_source(root, ref, fingerprint, self._max_bytes[name])
         except OSError as error:
-            raise _ReadError(error.strerror or type(error).__name__) from error
+            raise _ReadError(error.strerror or str(error) or type(error).__name__) from error
 
     def _set_back(self, key: str, name: str, row: int, why: Rejected) -> Rejected:
         source = source_of(self._media[name], row)

@@ -21,6 +21,7 @@ from mmcore.sources.manifest import Manifest, read_manifest
 from mmcore.sources.paths import inside, leads_out
 from mmcore.sources.references import Reference, file_of, is_list, unpack, with_paths
 from mmcore.sources.targets import targets
+from mmcore.sources.web import FINGERPRINT, is_address, of_address
 from mmcore.storage import Store
 
 LARGEST_PART = 4
@@ -155,6 +156,8 @@ def _media(manifest: Manifest, data: DataConfig, name: str, partitions: Sequence
         stop = start + sum(1 for _ in run)
         root = manifest.roots[partition]
         refs = [_within(root, cell, several=settings.several) for cell in cells[start:stop]]
+        if data.allow_remote:
+            refs = [_addressed(ref) for ref in refs]
         files += refs
         found += _prints(root, refs, data.fingerprint)
         start = stop
@@ -172,13 +175,22 @@ def _within(root: str, cell: str | None, *, several: bool) -> Reference | None:
     return with_paths(ref, lambda path: inside(root, path) or path)
 
 
+def _addressed(ref: Reference | None) -> Reference | None:
+    """Addresses as such; without `data.allow_remote` they are paths that lead out of the root."""
+    if ref is not None and is_list(ref):
+        return ["list", *(_addressed(one) for one in ref[1:])]
+    return ["web", ref] if isinstance(ref, str) and is_address(ref) else ref
+
+
 def _prints(root: str, refs: Sequence[Reference | None], how: str) -> list[Json]:
     """The fingerprint of each reference's file, or of each file of a list; None where it leads out or is not there."""
     flat = [one for ref in refs if ref is not None for one in (ref[1:] if is_list(ref) else [ref])]
-    paths = dict.fromkeys(file_of(one) for one in flat)
+    addresses = {address: FINGERPRINT for one in flat if (address := of_address(one))}
+    paths = dict.fromkeys(path for one in flat if (path := file_of(one)) not in addresses)
     known = dict(
         zip(paths, fingerprints(root, [None if leads_out(path) else path for path in paths], how), strict=True)
     )
+    known |= addresses
     return [
         None if ref is None else [known[file_of(one)] for one in ref[1:]] if is_list(ref) else known[file_of(ref)]
         for ref in refs

@@ -54,6 +54,7 @@ def make_shard(job: ShardJob) -> dict[str, Json] | Setback:
     reader = CellReader(job, body)
     rejects: list[Reject] = []
     with (
+        closing(reader),
         job.store.scratch() as folder,
         ShardWriter(folder, body, reader) as writer,
         closing(QuarantineWriter(folder, body.get("quarantine", DEFAULT_LIMITS))) as quarantine,

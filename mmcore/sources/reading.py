@@ -16,6 +16,7 @@ from mmcore.sources.fingerprints import HASHED, fingerprints, of_bytes, of_objec
 from mmcore.sources.paths import file_system, is_remote, leads_out
 from mmcore.sources.references import Reference, file_of
 from mmcore.sources.tables import ARROW, arrow_table
+from mmcore.sources.web import is_address
 
 RETRY_AFTER_S = (0.1, 0.5, 2.0)
 """Waits between attempts to read a file that an I/O error kept back."""
@@ -28,6 +29,8 @@ def read_source(root: str, ref: Reference, fingerprint: str | None, max_bytes: i
     after it was read, and OSError where reading fails time and again.
     """
     if leads_out(file_of(ref)):
+        if is_address(file_of(ref)):
+            return Rejected("outside-root", "an address, and data.allow_remote is off")
         return Rejected("outside-root", "the path leads out of the data's root")
     if fingerprint is None:
         return Rejected("missing-file", "there is no file of this name")

@@ -11,7 +11,8 @@ STRUCTURED = "\0"
 """Starts a cell that holds a reference as JSON; no path can."""
 
 Reference = Json
-"""A path, `["tar", path, offset, size]`, `["table", path, row, column]`, or `["list", reference, ...]`."""
+"""A path, `["web", address]`, `["tar", path, offset, size]`, `["table", path, row, column]`, or
+`["list", reference, ...]`."""
 
 
 def pack(reference: Reference) -> str:
@@ -51,4 +52,4 @@ def words_of(reference: Reference) -> str:
     if is_list(reference):
         return "; ".join(map(words_of, reference[1:]))
     _, path, *within = reference
-    return f"{path}#{','.join(map(str, within))}"
+    return f"{path}#{','.join(map(str, within))}" if within else str(path)
