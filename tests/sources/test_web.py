@@ -33,13 +33,16 @@ class Site:
             def do_GET(self) -> None:
                 with lock:
                     site.asked.append(self.path)
+                self._answer(self.path.split("/")[1])
+
+            def _work(self) -> None:
+                """Takes a while; counted only until the answer begins."""
+                with lock:
                     site._at_once += 1
                     site.most_at_once = max(site.most_at_once, site._at_once)
-                try:
-                    self._answer(self.path.split("/")[1])
-                finally:
-                    with lock:
-                        site._at_once -= 1
+                time.sleep(0.05)
+                with lock:
+                    site._at_once -= 1
 
             def _answer(self, kind: str) -> None:
                 if kind == "gone":
@@ -54,7 +57,7 @@ class Site:
                     self.end_headers()
                 else:
                     if kind == "slow":
-                        time.sleep(0.05)
+                        self._work()
                     body = b"x" * 5000 if kind == "large" else self.path.encode()
                     self.send_response(200)
                     self.send_header("Content-Length", str(len(body) + (100 if kind == "cut" else 0)))
