@@ -132,6 +132,9 @@ class DataConfig(Part):
 class ShardsConfig(Part):
     """How samples are cut into shards."""
 
+    order: Literal["manifest", "hashed"] = "manifest"
+    """`manifest`: as the rows come, so that an added or edited row touches only the shards around it. `hashed`:
+    shuffled by a hash of the keys, for readers that cannot shuffle; added rows then touch many shards."""
     samples: int = Field(256, ge=1, le=1_000_000)
     """Mean rows per shard; each has at least half and at most four times as many."""
     bytes: int | None = Field(None, ge=1)

@@ -32,6 +32,13 @@ def cut(keys: Sequence[str], mean: int) -> Iterator[tuple[int, int]]:
     yield from cuts
 
 
+def shuffled(keys: Sequence[str]) -> list[int]:
+    """Places of the keys in an order that looks random, and in which a key's place depends on no other key's."""
+    # Told apart from the hashes that cuts are made by, which would all be small at the beginning.
+    hashes = [hashlib.blake2b(key.encode(), digest_size=8, person=b"order").digest() for key in keys]
+    return sorted(range(len(keys)), key=lambda place: (hashes[place], keys[place]))
+
+
 def _end(hashes: Sequence[int], start: int, smallest: int, largest: int, threshold: int) -> int:
     limit = min(start + largest, len(hashes))
     for index in range(start + smallest - 1, limit):

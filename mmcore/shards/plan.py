@@ -11,7 +11,7 @@ from mmcore.config.data import DataConfig
 from mmcore.config.media import TextSettings
 from mmcore.config.run import RunConfig
 from mmcore.records import SPLITS, Json, Reject
-from mmcore.shards.cuts import cut
+from mmcore.shards.cuts import cut, shuffled
 from mmcore.shards.exclusions import Exclusion, excluded_in, read_exclusions
 from mmcore.shards.filters import recipe_of
 from mmcore.shards.quarantine import DEFAULT_LIMITS
@@ -80,6 +80,8 @@ def plan_shards(config: RunConfig, store: Store) -> ShardPlan:
     recipes, roots = [], []
     for split in SPLITS:
         rows = [row for row, found in enumerate(splits) if found == split]
+        if config.shards.order == "hashed":
+            rows = [rows[place] for place in shuffled([keys[row] for row in rows])]
         for start, stop in cut([keys[row] for row in rows], config.shards.samples):
             picked = rows[start:stop]
             columns = {

@@ -2,9 +2,10 @@ from __future__ import annotations
 
 import random
 
+import numpy as np
 import pytest
 
-from mmcore.shards.cuts import cut
+from mmcore.shards.cuts import cut, shuffled
 
 
 def _shards(keys: list[str], mean: int) -> set[tuple[str, ...]]:
@@ -62,3 +63,15 @@ def test_where_no_hash_is_small_the_smallest_is_cut_at(monkeypatch: pytest.Monke
 
     monkeypatch.setattr("hashlib.blake2b", Hash)
     assert list(cut(list("abcdefghij"), 2)) == [(0, 6), (6, 10)]
+
+
+def test_a_hashed_order_mixes_and_is_each_keys_own() -> None:
+    keys = [f"k{number:05d}" for number in range(2000)]
+    order = shuffled(keys)
+    assert sorted(order) == list(range(2000))
+    ranks = np.argsort(order)
+    assert abs(np.corrcoef(ranks, np.arange(2000))[0, 1]) < 0.1
+    fewer = [key for key in keys if key != "k00700"]
+    assert [fewer[place] for place in shuffled(fewer)] == [keys[place] for place in order if keys[place] != "k00700"]
+    sizes = [stop - start for start, stop in cut([keys[place] for place in order], 50)]
+    assert 35 < np.mean(sizes) < 80

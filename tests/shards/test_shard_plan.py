@@ -3,6 +3,7 @@ from __future__ import annotations
 import json
 import os
 
+from mmcore.config.data import ShardsConfig
 from mmcore.records import digest
 from mmcore.shards.exclusions import Exclusion, read_exclusions, source_of
 from mmcore.shards.plan import plan_shards, with_exclusions
@@ -110,3 +111,17 @@ def test_added_exclusions_are_listed_as_a_new_plan_lists_them(bench: Bench) -> N
         recipe = with_exclusions(recipe, [exclusion])
     assert recipe == plan_shards(config, bench.store).recipes[0]
     assert json.loads(recipe.json) == recipe.body
+
+
+def test_a_hashed_order_has_the_same_rows_in_other_shards(bench: Bench) -> None:
+    config = bench.write()
+    plain = plan_shards(config, bench.store)
+    mixed = plan_shards(config.model_copy(update={"shards": ShardsConfig(samples=8, order="hashed")}), bench.store)
+    for split in ("train", "val", "test"):
+        of_plain, of_mixed = (
+            [key for recipe in plan.recipes if recipe.split == split for key in recipe.body["keys"]]
+            for plan in (plain, mixed)
+        )
+        assert of_plain != of_mixed
+        assert sorted(of_plain) == sorted(of_mixed)
+    assert not {recipe.digest for recipe in plain.recipes} & {recipe.digest for recipe in mixed.recipes}
