@@ -3,7 +3,8 @@
     python benchmarks/memory.py --sizes 10000 100000
 
 Each size runs in a process of its own: prepare with two local Dask workers over one-line texts. Peaks are the kernel's
-own (VmHWM of /proc, so Linux only); the cost per sample is the difference of the peaks over the difference of the sizes.
+own (VmHWM of /proc, so Linux only); the cost per sample is
+the difference of the peaks over that of the sizes.
 """
 
 from __future__ import annotations
