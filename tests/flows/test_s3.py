@@ -115,6 +115,7 @@ def test_the_same_objects_as_in_a_folder(server: Server, bucket: Bucket, sample:
         assert shown.returncode == 0, shown.stdout + shown.stderr
 
 
+@pytest.mark.slow
 def test_damage_on_the_bucket_is_found(server: Server, bucket: Bucket, sample: Path, local: dict[str, str]) -> None:
     env = environment(server, bucket.port)
     command = ["prepare", sample / "pipeline.yaml", "output=s3://bucket/damaged", *SETTINGS]
