@@ -22,6 +22,8 @@ from mmcore.training.device import device_of
 
 STAGES = ("prepare", "extract", "train", "evaluate")
 
+ASSUMED_DIM = 768
+"""Width of vectors that only opening the encoder would tell."""
 ASSUMED_SECONDS = {"prepare": 0.002, "extract": 0.02, "train": 8.0, "evaluate": 0.5}
 """Where no earlier run tells: per sample (prepare, extract) and per model (train, evaluate), on one slow core."""
 
@@ -190,7 +192,7 @@ def _disk(steps: Iterable[Step], config: RunConfig, classes: int, store: Store) 
     """About how many bytes the steps to compute will add: stored members, vectors, models, predictions."""
     sizes = [size for name, size in store.listing("shards").items() if name.endswith(".tar")]
     member = sum(sizes) / len(sizes) / config.shards.samples if sizes else 20_000.0 * len(config.data.modalities)
-    dims = {name: encoder.dim(classes) for name, encoder in config.features.items()}
+    dims = {name: encoder.dim(classes) or ASSUMED_DIM for name, encoder in config.features.items()}
     total = 0.0
     for step in steps:
         if step.action == "reuse":

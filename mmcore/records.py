@@ -163,9 +163,12 @@ class EncoderEntry:
     digest: str
     name: str
     """The setting that chose it, as `cnn`."""
-    dim: int
+    dim: int | None
+    """Width of its vectors; None where only opening it would tell."""
     trained: bool
     """Whether it learned from this data set, so that its weights lie at `encoders/<digest>/`."""
+    rejects: tuple[Reject, ...] = ()
+    """Samples that it could not take; their vectors are null."""
 
 
 @dataclass(frozen=True)

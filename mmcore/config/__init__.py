@@ -2,7 +2,8 @@
 
 from mmcore.config.base import Part, Settings
 from mmcore.config.data import Columns, DataConfig, ShardsConfig
-from mmcore.config.features import (
+from mmcore.config.encoders import (
+    Batched,
     CnnSettings,
     EncoderSettings,
     LogmelCnnSettings,
@@ -28,6 +29,7 @@ from mmcore.config.run import ComputeConfig, DaskConfig, RunConfig, demand_learn
 __all__ = [
     "AudioSettings",
     "AutoencoderSettings",
+    "Batched",
     "CcaSettings",
     "CnnSettings",
     "Columns",

@@ -8,7 +8,7 @@ from pydantic import Field, model_validator
 
 from mmcore.config.base import Part
 from mmcore.config.data import DataConfig, ShardsConfig
-from mmcore.config.features import EncoderSettings
+from mmcore.config.encoders import AnyEncoder
 from mmcore.config.fusion import FusionConfig
 from mmcore.errors import ConfigError, Problem
 
@@ -40,6 +40,8 @@ class ComputeConfig(Part):
     dask: DaskConfig = DaskConfig()
     device: Literal["auto", "cpu", "cuda", "mps"] = "auto"
     """Where networks are trained and run; `auto` takes a GPU where there is one."""
+    precision: Literal["auto", "float32", "bfloat16", "float16"] = "auto"
+    """Of the forward passes of pretrained encoders: `auto` is bfloat16 on a GPU that has it, else float32."""
     threads: int = Field(1, ge=1)
     """Threads of one training or extraction job on the CPU; part of a model's digest."""
     retries: int = Field(2, ge=0)
@@ -55,7 +57,7 @@ class RunConfig(Part):
     """Shown everywhere; starts the run's id."""
     data: DataConfig
     shards: ShardsConfig = ShardsConfig()
-    features: dict[str, EncoderSettings] = Field(default_factory=dict)
+    features: dict[str, AnyEncoder] = Field(default_factory=dict)
     """One encoder per modality; none where data are only prepared."""
     fusion: FusionConfig = FusionConfig()
     compute: ComputeConfig = ComputeConfig()
@@ -72,9 +74,9 @@ class RunConfig(Part):
                     f"features.{name}: no such modality in data.modalities; there are: "
                     + ", ".join(self.data.modalities)
                 )
-            if encoder.modality_kind != ("image" if modality.kind == "video" else modality.kind):
+            if ("image" if modality.kind == "video" else modality.kind) not in encoder.kinds:
                 raise ValueError(
-                    f"features.{name}: encoder {encoder.encoder!r} reads {encoder.modality_kind}, "
+                    f"features.{name}: encoder {encoder.encoder!r} reads {' or '.join(sorted(encoder.kinds))}, "
                     f"and {name} is {modality.kind}"
                 )
             if what := encoder.misfit(modality):

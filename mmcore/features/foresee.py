@@ -6,13 +6,13 @@ from collections.abc import Mapping, Sequence
 from dataclasses import dataclass
 from typing import Literal
 
-from mmcore.config import NeuralEncoder, RunConfig, TrainedEncoder
+from mmcore.config import EncoderSettings, RunConfig, TrainedEncoder
 from mmcore.errors import DamagedError
 from mmcore.features.standing import UNKNOWN, choose_standing
 from mmcore.features.store import finished_views
 from mmcore.records import DataFile, EncoderEntry, Json, ShardEntry, Step, digest, labels_change
 from mmcore.storage import Store
-from mmcore.training.device import device_of
+from mmcore.training.device import device_of, precision_of
 
 Receipt = Mapping[str, Json]
 
@@ -21,9 +21,9 @@ FOLDER = "encoders"
 
 @dataclass(frozen=True)
 class EncoderPlan:
-    """One modality's encoder: there already (`receipt`), or to be trained from `recipe`, and why."""
+    """One modality's encoder: there already (`receipt`), or to be trained or opened from `recipe`, and why."""
 
-    settings: TrainedEncoder
+    settings: EncoderSettings
     recipe: Json | None
     """None where the shards it follows from are not made yet."""
     receipt: Receipt | None
@@ -34,9 +34,16 @@ class EncoderPlan:
         recipe = self.receipt["recipe"] if self.receipt else self.recipe
         return digest(recipe) if recipe else None
 
+    @property
+    def doing(self) -> str:
+        """What is to be done where there is no receipt."""
+        return "training the encoder" if self.settings.learns else "opening the encoder"
+
     def entry(self, modality: str, classes: int) -> EncoderEntry | None:
-        name = self.digest
-        return EncoderEntry(modality, name, self.settings.encoder, self.settings.dim(classes), True) if name else None
+        if (name := self.digest) is None:
+            return None
+        dim = self.receipt["dim"] if self.receipt else self.settings.dim(classes)
+        return EncoderEntry(modality, name, self.settings.encoder, dim, self.settings.learns)
 
 
 def foresee_encoders(
@@ -71,14 +78,16 @@ def plan_encoder(  # noqa: PLR0917
     recipe = _recipe(config, entries, classes, modality, stored)
     exact = _receipt(store, digest(recipe)) if recipe else None
     if exact is not None and _whole(store, exact):
-        return EncoderPlan(settings, recipe, exact, "trained here already")
+        return EncoderPlan(settings, recipe, exact, "trained here already" if settings.learns else "opened before")
     receipts = [other for name in store.folders(FOLDER) if (other := _receipt(store, name))]
     others = [other for other in receipts if other["recipe"].get("name") == modality]
     wanted = recipe or _recipe(config, [], classes, modality, stored)
     samples = sum(_samples(entry, modality) for entry in entries if entry.split == "train")
     whole = [other for other in others if _whole(store, other)]
-    standing, why_not = choose_standing(settings, wanted, entries, modality, samples, whole, store)
-    if standing:
+    standing, why_not = None, ""
+    if isinstance(settings, TrainedEncoder):
+        standing, why_not = choose_standing(settings, wanted, entries, modality, samples, whole, store)
+    if standing and isinstance(settings, TrainedEncoder):
         reason = "kept" if settings.refit == "never" else f"kept: {_grown(standing, samples)}"
         return EncoderPlan(settings, recipe, standing, f"{reason} (refit: {_refit(settings)})")
     if why_not == UNKNOWN:
@@ -100,15 +109,15 @@ def checkpoint_of(encoder: str) -> str:
     return f"{FOLDER}/{encoder}/checkpoint.safetensors"
 
 
-def held_out_views(settings: TrainedEncoder, entries: Sequence[ShardEntry], modality: str) -> dict[str, bool]:
+def held_out_views(settings: EncoderSettings, entries: Sequence[ShardEntry], modality: str) -> dict[str, bool]:
     """The views that are known, each with whether it is to be scores of models that did not learn from its rows."""
     views = {entry.views[modality]: settings.holds_out and entry.split == "train" for entry in entries}
     return {view: held_out for view, held_out in views.items() if view is not None}
 
 
-def weights_of(receipt: Receipt) -> str:
-    """The hash that names an encoder's weights, whatever they were learned from."""
-    return digest([file["sha256"] for file in receipt["files"]])
+def weights_of(receipt: Receipt | None) -> str:
+    """The hash that names an encoder's weights, whatever they were learned from; all that learn nothing have one."""
+    return digest([file["sha256"] for file in receipt["files"]] if receipt else [])
 
 
 def _recipe(
@@ -117,22 +126,26 @@ def _recipe(
     """All that determines the encoder's weights; None where a view or label is not known yet."""
     settings = config.features[modality]
     of_split = {split: [entry for entry in entries if entry.split == split] for split in ("train", "val")}
-    learned_from = [entry for found in of_split.values() for entry in found]
+    learned_from = [entry for found in of_split.values() for entry in found] if settings.learns else []
     if any(entry.views[modality] is None or entry.labels is None for entry in learned_from):
         return None
-    neural = isinstance(settings, NeuralEncoder)
-    return {
+    # The others run on the CPU, and their sums do not depend on how many threads there are.
+    device = device_of(config.compute) if settings.on_device else None
+    recipe: dict[str, Json] = {
         "kind": "encoder",
         "settings": settings.recipe(),
         "name": modality,
         "modality": stored,
-        "classes": list(classes),
-        # The others run on the CPU, and their sums do not depend on how many threads there are.
-        "threads": config.compute.threads if neural else None,
-        "device": device_of(config.compute) if neural else None,
-        **{split: [entry.views[modality] for entry in found] for split, found in of_split.items()},
-        "labels": [entry.labels for entry in learned_from],
+        "sources": dict(settings.sources()),
+        "classes": list(classes) if settings.learns else [],
+        "threads": config.compute.threads if device else None,
+        "device": device,
+        "precision": precision_of(config.compute, device) if device and settings.half_precision else None,
     }
+    if settings.learns:
+        recipe |= {split: [entry.views[modality] for entry in found] for split, found in of_split.items()}
+        recipe["labels"] = [entry.labels for entry in learned_from]
+    return recipe
 
 
 def _grown(standing: Receipt, samples: int) -> str:
@@ -163,9 +176,14 @@ def _differences(old: Json, new: Json, modality: str) -> list[str]:
         found.append(f"compute.threads changed: {old['threads']} -> {new['threads']}")
     if old["device"] != new["device"]:
         found.append(f"device changed: {old['device']} -> {new['device']}")
-    found += [f"{modality} of {split} changed" for split in ("train", "val") if old[split] != new[split]]
-    if old["classes"] == new["classes"] and len(old["labels"]) == len(new["labels"]):
-        found += filter(None, [labels_change(old["labels"], new["labels"])])
+    if old["precision"] != new["precision"]:
+        found.append(f"precision changed: {old['precision']} -> {new['precision']}")
+    if old["sources"] != new["sources"]:
+        found.append("the model's files changed")
+    found += [f"{modality} of {split} changed" for split in ("train", "val") if old.get(split) != new.get(split)]
+    labels, now = old.get("labels", []), new.get("labels", [])
+    if old["classes"] == new["classes"] and len(labels) == len(now):
+        found += filter(None, [labels_change(labels, now)])
     return found or ["labels changed"]
 
 
@@ -174,7 +192,8 @@ def _steps(plan: EncoderPlan, entries: Sequence[ShardEntry], modality: str, stor
     action: Literal["reuse", "compute"] = "reuse" if plan.receipt else "compute"
     steps = [Step("extract", f"{modality} encoder", action, plan.reason, plan.digest, samples)]
     known = held_out_views(plan.settings, entries, modality)
-    states = finished_views(store, plan.digest, known, weights_of(plan.receipt)) if plan.receipt and plan.digest else {}
+    settled = plan.digest if plan.receipt or not plan.settings.learns else None
+    states = finished_views(store, settled, known, weights_of(plan.receipt)) if settled else {}
     reasons = {
         "damaged": "file missing or truncated",
         "stale": "made by other weights",
@@ -184,16 +203,16 @@ def _steps(plan: EncoderPlan, entries: Sequence[ShardEntry], modality: str, stor
     for entry in entries:
         numbers[entry.split] = numbers.get(entry.split, 0) + 1
         name, view = f"{modality} {entry.split} {numbers[entry.split]}", entry.views[modality]
-        state = states.get(view or "")
+        state, _ = states.get(view or "", ("", None))
         if state == "finished":
             steps.append(Step("extract", name, "reuse", "finished", view, entry.samples))
             continue
         if view is None:
             reason = "follows from a shard that is not made yet"
-        elif plan.receipt is None:
+        elif settled is None:
             reason = f"the {modality} encoder is trained first"
         else:
-            reason = reasons.get(state or "", "new")
+            reason = reasons.get(state, "new")
         steps.append(Step("extract", name, "compute", reason, view, entry.samples))
     return steps
 

@@ -197,13 +197,14 @@ def load_views(store: Store, dataset: Dataset, encoders: Sequence[EncoderEntry],
             view = shard.views[encoder.modality]
             if view is None:
                 raise FusionError(f"shard {shard.recipe}: its view of {encoder.modality} is not known yet")
-            view_keys, values, present = read_view(store, encoder, view)
-            if list(view_keys) != shard_keys:
+            table = read_view(store, encoder, view)
+            if list(table.keys) != shard_keys:
                 raise DamagedError(
                     f"features/{encoder.digest}/{view}.arrow holds other keys than shard {shard.recipe}; "
                     "remove it and run again."
                 )
-            parts[encoder.modality].append(View(values, present))
+            # Sums of float16 lose digits that the store kept.
+            parts[encoder.modality].append(View(table.vectors.astype(np.float32, copy=False), table.present))
     joined = {
         name: View(np.concatenate([v.values for v in views]), np.concatenate([v.present for v in views]))
         for name, views in parts.items()

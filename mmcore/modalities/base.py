@@ -44,6 +44,8 @@ REASONS: Mapping[str, str] = {
     "io-error": "Reading the file failed.",
     "time-limit": "Decoding took longer than compute.sample_timeout_s.",
     "codec-died": "The process died while it decoded this sample.",
+    "encoder-failed": "The encoder raised an error on this sample.",
+    "not-finite-vector": "The encoder gave NaN or infinity for this sample.",
 }
 """Every reason code of the quarantine, and what it means."""
 

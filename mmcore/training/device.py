@@ -10,6 +10,8 @@ import sys
 from mmcore.config import ComputeConfig
 from mmcore.errors import ConfigError, Problem
 
+_OUT_OF_MEMORY = ("out of memory", "not enough memory", "can't allocate memory", "CUBLAS_STATUS_ALLOC_FAILED")
+
 
 def device_of(compute: ComputeConfig) -> str:
     """The device that `compute.device` stands for: `cpu`, `cuda` or `mps`; `auto` takes a GPU where there is one.
@@ -26,6 +28,26 @@ def device_of(compute: ComputeConfig) -> str:
         fix = "Set it to auto or cpu, or install the driver and a torch build for it."
         raise ConfigError(Problem("compute.device", what, fix))
     return compute.device
+
+
+def precision_of(compute: ComputeConfig, device: str) -> str:
+    """What `compute.precision` stands for on a device: `float32`, `bfloat16` or `float16`."""
+    if compute.precision != "auto":
+        return compute.precision
+    if device != "cuda":
+        return "float32"
+    import torch
+
+    return "bfloat16" if torch.cuda.is_bf16_supported() else "float32"
+
+
+def is_out_of_memory(error: BaseException) -> bool:
+    """Whether memory of the device, or of this process, did not suffice."""
+    if isinstance(error, MemoryError):
+        return True
+    told = str(error)
+    # CUDA has a class of its own, which is a RuntimeError like all others of torch.
+    return isinstance(error, RuntimeError) and any(words in told for words in _OUT_OF_MEMORY)
 
 
 def made_on(device: str) -> dict[str, str]:

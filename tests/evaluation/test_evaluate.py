@@ -15,7 +15,7 @@ import pytest
 from mmcore.config import RunConfig
 from mmcore.errors import DamagedError
 from mmcore.evaluation.evaluate import evaluate_models, foresee_evaluations, leaderboard, open_model
-from mmcore.features.store import write_view
+from mmcore.features.store import Made, Table, write_view
 from mmcore.fusion.data import load_views
 from mmcore.fusion.fit import fit_models, foresee_models
 from mmcore.parallel import serial_pool
@@ -104,7 +104,9 @@ def trained(tmp_path_factory: pytest.TempPathFactory) -> Bench:
             noise = np.random.default_rng(number).normal(size=(len(keys), encoder.dim))
             values = centres[["abc".index(label) for label in labels]] + noise
             present = index[f"{encoder.modality}.present"].to_numpy()
-            write_view(store, encoder.digest, shard.views[encoder.modality], (keys, values, present), weights="first")
+            write_view(
+                store, encoder.digest, shard.views[encoder.modality], Table(keys, values, present), Made("first")
+            )
     models = fit_models(config, dataset, encoders, store, pool, Silent())
     return Bench(store, config, dataset, encoders, models)
 

@@ -3,13 +3,15 @@ import os
 import signal
 import subprocess
 import sys
+from collections import OrderedDict
 from pathlib import Path
 from types import SimpleNamespace
 
 import numpy as np
 import pytest
 
-from mmcore.errors import DamagedError, DataError, StageError
+from mmcore.errors import DamagedError, DataError, StageError, TooManyRejectsError
+from mmcore.features.encoders.base import WHOLE, Encoded
 from mmcore.features.encoders.cnn import CnnEncoder
 from mmcore.features.encoders.ngram import NgramEncoder
 from mmcore.features.extract import encode_modality
@@ -25,8 +27,8 @@ def vectors(
     work: Work, dataset: Dataset, entry: EncoderEntry, *splits: str
 ) -> tuple[list[str], np.ndarray, np.ndarray]:
     views = [read_view(work.store, entry, str(shard.views[entry.modality])) for shard in dataset.of(*splits)]
-    keys = [key for found, _, _ in views for key in found]
-    return keys, np.concatenate([v for _, v, _ in views]), np.concatenate([p for _, _, p in views])
+    keys = [key for found in views for key in found.keys]
+    return keys, np.concatenate([v.vectors for v in views]), np.concatenate([v.present for v in views])
 
 
 @pytest.mark.parametrize(
@@ -200,13 +202,14 @@ def test_lost_weights_are_learned_again_and_their_views_stand(work: Work, monkey
     assert work.files("encoders", "features") == before
 
 
-def test_weights_of_other_bytes_are_refused(work: Work) -> None:
+def test_weights_of_other_bytes_are_refused(work: Work, monkeypatch: pytest.MonkeyPatch) -> None:
     config = work.config("image")
     dataset, entry = work.encode(config)
     receipt = work.store.read_json(f"encoders/{entry.digest}/receipt.json")
     file = Path(work.store.url(receipt["files"][0]["path"]))
     file.write_bytes(b"x" * file.stat().st_size)
     work.store.remove("features")
+    monkeypatch.setattr("mmcore.features.opened._open", OrderedDict())
     with pytest.raises(DamagedError, match="not the file that its receipt names"):
         encode_modality(config, dataset, "image", work.store, work.pool, Silent())
 
@@ -248,17 +251,26 @@ def test_training_goes_on_where_it_was_and_ends_in_the_same_bytes(
     assert work.files("encoders", "features") == whole
 
 
-def test_a_vector_that_is_not_finite_is_named(work: Work, monkeypatch: pytest.MonkeyPatch) -> None:
+def test_a_vector_that_is_not_finite_is_set_aside(work: Work, monkeypatch: pytest.MonkeyPatch) -> None:
     encode = CnnEncoder.encode
 
-    def broken(self, values, *, train_keys=None):
-        found = encode(self, values, train_keys=train_keys)
+    def broken(self, batch, part=WHOLE):
+        found = encode(self, batch, part).vectors
         found[2, 1] = np.nan
-        return found
+        return Encoded(found)
 
     monkeypatch.setattr(CnnEncoder, "encode", broken)
-    with pytest.raises(StageError, match=r"vector of sample 'k\d+' is not finite.*image"):
-        work.encode(work.config("image"))
+    config = work.config("image")
+    lenient = config.model_copy(update={"data": config.data.model_copy(update={"max_rejected": 1.0})})
+    dataset, entry = work.encode(lenient)
+    keys, _, present = vectors(work, dataset, entry, "train", "val", "test")
+    assert len(entry.rejects) == len(dataset.shards), "one in each shard"
+    assert {reject.code for reject in entry.rejects} == {"not-finite-vector"}
+    assert {key for key, there in zip(keys, present, strict=True) if not there} == {r.key for r in entry.rejects}
+    assert work.encode(lenient)[1] == entry, "they are told again by a run that computes nothing"
+    work.store.remove("features")
+    with pytest.raises(TooManyRejectsError, match=r"image: \d+ samples could not be encoded.*not finite"):
+        work.encode(config)
 
 
 def test_what_cannot_be_learned_is_named(work: Work) -> None:

@@ -5,22 +5,29 @@ import pyarrow as pa
 import pytest
 
 from mmcore.errors import DamagedError
-from mmcore.features.store import finished_views, read_view, write_view
+from mmcore.features.store import Made, Table, finished_views, read_view, write_view
 from mmcore.records import EncoderEntry
 from mmcore.storage import Store
 
 ENTRY = EncoderEntry("image", "e0", "cnn", 3, True)
 
 
+def states_of(store: Store, views: dict[str, bool], weights: str) -> dict[str, str]:
+    return {view: state for view, (state, _) in finished_views(store, "e0", views, weights).items()}
+
+
 def write(store: Store, view: str = "v0", weights: str = "w0") -> np.ndarray:
     values = np.arange(12, dtype=np.float32).reshape(4, 3)
-    write_view(store, "e0", view, (["a", "b", "c", "d"], values, np.array([True, False, True, True])), weights=weights)
+    write_view(
+        store, "e0", view, Table(["a", "b", "c", "d"], values, np.array([True, False, True, True])), Made(weights)
+    )
     return values
 
 
 def test_what_is_written_is_read(store: Store) -> None:
     written = write(store)
-    keys, values, present = read_view(store, ENTRY, "v0")
+    found = read_view(store, ENTRY, "v0")
+    keys, values, present = found.keys, found.vectors, found.present
     assert keys == ["a", "b", "c", "d"]
     assert present.tolist() == [True, False, True, True]
     np.testing.assert_array_equal(values[present], written[present])
@@ -37,7 +44,7 @@ def test_the_file_is_plain_arrow_with_null_for_what_is_missing(store: Store) -> 
 
 def test_local_vectors_are_the_file_itself(store: Store) -> None:
     write(store)
-    _, values, _ = read_view(store, ENTRY, "v0")
+    values = read_view(store, ENTRY, "v0").vectors
     assert not values.flags.owndata
     assert not values.flags.writeable
 
@@ -45,10 +52,11 @@ def test_local_vectors_are_the_file_itself(store: Store) -> None:
 def test_a_bucket_gives_the_same(store: Store) -> None:
     remote = Store(f"memory://{store.root}")
     written = write(remote)
-    keys, values, present = read_view(remote, ENTRY, "v0")
+    found = read_view(remote, ENTRY, "v0")
+    keys, values, present = found.keys, found.vectors, found.present
     assert keys[0] == "a"
     np.testing.assert_array_equal(values[present], written[present])
-    assert finished_views(remote, "e0", {"v0": False, "v1": False}, "w0") == {"v0": "finished"}
+    assert states_of(remote, {"v0": False, "v1": False}, "w0") == {"v0": "finished"}
 
 
 def test_equal_views_have_equal_bytes(store: Store) -> None:
@@ -59,10 +67,11 @@ def test_equal_views_have_equal_bytes(store: Store) -> None:
 
 
 def test_empty_and_wholly_missing_views(store: Store) -> None:
-    write_view(store, "e0", "empty", ([], np.zeros((0, 3)), np.zeros(0, bool)), weights="w0")
-    write_view(store, "e0", "none", (["a", "b"], np.full((2, 3), np.nan), np.zeros(2, bool)), weights="w0")
-    assert read_view(store, ENTRY, "empty")[1].shape == (0, 3)
-    keys, values, present = read_view(store, ENTRY, "none")
+    write_view(store, "e0", "empty", Table([], np.zeros((0, 3)), np.zeros(0, bool)), Made("w0"))
+    write_view(store, "e0", "none", Table(["a", "b"], np.full((2, 3), np.nan), np.zeros(2, bool)), Made("w0"))
+    assert read_view(store, ENTRY, "empty").vectors.shape == (0, 3)
+    found = read_view(store, ENTRY, "none")
+    keys, values, present = found.keys, found.vectors, found.present
     assert (keys, values.shape, present.tolist()) == (["a", "b"], (2, 3), [False, False])
 
 
@@ -71,7 +80,7 @@ def test_damage_is_seen(store: Store) -> None:
         write(store, view, "w1" if view == "v3" else "w0")
     Path(store.url("features/e0/v1.arrow")).write_bytes(b"short")
     Path(store.url("features/e0/v2.json")).write_text("{}")
-    states = finished_views(store, "e0", dict.fromkeys(["v0", "v1", "v2", "v3", "v4"], False), "w0")
+    states = states_of(store, dict.fromkeys(["v0", "v1", "v2", "v3", "v4"], False), "w0")
     assert states == {"v0": "finished", "v1": "damaged", "v2": "damaged", "v3": "stale"}
     for view, words in (("v1", "cut off"), ("v2", "no feature table"), ("v4", "missing")):
         with pytest.raises(DamagedError, match=words):
@@ -100,15 +109,15 @@ def test_a_vector_that_was_altered_is_named(store: Store) -> None:
 
 def test_vectors_of_other_weights_are_refused(store: Store) -> None:
     write(store, weights="w1")
-    assert read_view(store, ENTRY, "v0", weights="w1")[0] == ["a", "b", "c", "d"]
+    assert read_view(store, ENTRY, "v0", weights="w1").keys == ["a", "b", "c", "d"]
     with pytest.raises(DamagedError, match=r"v0\.arrow was made by other weights"):
         read_view(store, ENTRY, "v0", weights="w2")
 
 
 def test_held_out_scores_do_not_stand_for_others(store: Store) -> None:
-    table = (["a"], np.ones((1, 3), np.float32), np.ones(1, bool))
-    write_view(store, "e0", "v0", table, weights="w0", held_out=True)
-    write_view(store, "e0", "v1", table, weights="w0")
-    assert finished_views(store, "e0", {"v0": True, "v1": False}, "w0") == {"v0": "finished", "v1": "finished"}
-    assert finished_views(store, "e0", {"v0": False, "v1": True}, "w0") == {"v0": "moved", "v1": "moved"}
-    assert finished_views(store, "e0", {"v0": False}, "w1") == {"v0": "stale"}
+    table = Table(["a"], np.ones((1, 3), np.float32), np.ones(1, bool))
+    write_view(store, "e0", "v0", table, Made("w0", held_out=True))
+    write_view(store, "e0", "v1", table, Made("w0"))
+    assert states_of(store, {"v0": True, "v1": False}, "w0") == {"v0": "finished", "v1": "finished"}
+    assert states_of(store, {"v0": False, "v1": True}, "w0") == {"v0": "moved", "v1": "moved"}
+    assert states_of(store, {"v0": False}, "w1") == {"v0": "stale"}

@@ -14,7 +14,7 @@ import pytest
 from mmcore.config import ConcatSettings, RunConfig
 from mmcore.errors import ConfigError, DamagedError, StageError
 from mmcore.evaluation.scores import summary
-from mmcore.features.store import write_view
+from mmcore.features.store import Made, Table, write_view
 from mmcore.fusion import data, fit, planned
 from mmcore.fusion.base import FusionModel
 from mmcore.fusion.data import LabelledViews, Views, load_views
@@ -94,8 +94,8 @@ def bench(tmp_path: Path) -> Bench:
             labels, keys = index["label"].to_pylist(), index["key"].to_pylist()
             present = np.array([encoder.modality == "image" or int(key[1:]) % 7 != 0 for key in keys])
             values = _vectors(labels, present, encoder.dim, number)
-            table = keys, values, present
-            write_view(store, encoder.digest, shard.views[encoder.modality], table, weights="first")
+            table = Table(keys, values, present)
+            write_view(store, encoder.digest, shard.views[encoder.modality], table, Made("first"))
     return made
 
 
@@ -156,8 +156,8 @@ def test_features_and_labels_are_joined_in_shard_order(bench: Bench) -> None:
 def test_features_of_other_rows_are_refused(bench: Bench) -> None:
     shard, encoder = bench.dataset.of("train")[0], bench.encoders[0]
     keys = [f"x{n}" for n in range(shard.samples)]
-    table = keys, np.zeros((len(keys), 5)), np.ones(len(keys), bool)
-    write_view(bench.store, encoder.digest, shard.views["image"], table, weights="first")
+    table = Table(keys, np.zeros((len(keys), 5)), np.ones(len(keys), bool))
+    write_view(bench.store, encoder.digest, shard.views["image"], table, Made("first"))
     with pytest.raises(DamagedError, match="other keys"):
         load_views(bench.store, bench.dataset, bench.encoders, "train")
 

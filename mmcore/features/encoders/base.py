@@ -1,4 +1,4 @@
-"""What an encoder is: it learns from one modality of the training split and turns each sample of it into a vector."""
+"""What an encoder is: it turns one modality of a sample into a vector, and may learn from the training split how."""
 
 from __future__ import annotations
 
@@ -13,7 +13,7 @@ import numpy.typing as npt
 import safetensors.numpy
 from safetensors import SafetensorError
 
-from mmcore.config import TrainedEncoder
+from mmcore.config import EncoderSettings
 from mmcore.errors import DamagedError
 from mmcore.records import Json
 
@@ -24,6 +24,8 @@ Array = npt.NDArray[Any]
 OnEpoch = Callable[[int, int, dict[str, float]], None]
 """Takes the epoch's number from 1, their most possible number, and figures such as `val_loss`."""
 
+WHOLE = -1
+"""The model that learned from all rows of train, among those that an encoder may keep."""
 ARRAYS = "encoder.safetensors"
 FACTS = "encoder.json"
 
@@ -35,32 +37,104 @@ class Samples:
     keys: Sequence[str]
     values: Sequence[Any]
     labels: Array
+    groups: Sequence[str | None] | None = None
+    """What may not be torn apart, as the speaker, where the manifest tells."""
 
     def __len__(self) -> int:
         return len(self.keys)
 
 
+@dataclass(frozen=True)
+class Encoded:
+    """A batch as vectors (n, dim) and, where an encoder gives them, as sequences (n, t, width) of `lengths` (n,).
+
+    Arrays, or tensors that may still be computed on the encoder's device; `landed` waits for them.
+    """
+
+    vectors: Any
+    tokens: Any = None
+    lengths: Sequence[int] | None = None
+
+    def landed(self) -> tuple[Array, list[Array] | None]:
+        """float32 vectors (n, dim), and of each value its sequence (t, width) where there are any."""
+        vectors = _landed(self.vectors)
+        if self.tokens is None or self.lengths is None:
+            return vectors, None
+        tokens = _landed(self.tokens)
+        return vectors, [tokens[row, :length] for row, length in enumerate(self.lengths)]
+
+
+def _landed(values: Any) -> Array:
+    """On the CPU, in float32, whatever it was."""
+    if not isinstance(values, np.ndarray):
+        values = values.float().cpu().numpy()
+    landed: Array = values.astype(np.float32, copy=False)
+    return landed
+
+
 class Encoder(ABC):
-    """One modality to vectors. Equal settings, samples and threads give equal vectors on one kind of CPU."""
+    """One modality to vectors: `ready`, `length` and `collate` in a thread ahead, `encode` on the device.
+
+    Equal settings, batches and threads give equal vectors on one kind of CPU.
+    """
+
+    batch: int | None = None
+    """Values that go through at a time at most; None: all of a shard. Halved where memory does not suffice."""
 
     def __init__(
         self,
         settings: Any,
         modality: Mapping[str, Json],
-        classes: Sequence[str],
+        classes: Sequence[str] = (),
         *,
         threads: int = 1,
         device: str = "cpu",
+        precision: str = "float32",
     ) -> None:
         """`modality` are the settings its members were stored with, `classes` the sorted labels of train."""
         self.settings, self.modality, self.classes = settings, dict(modality), tuple(classes)
-        self.threads, self.device = threads, device
+        self.threads, self.device, self.precision = threads, device, precision
+
+    def open(self) -> None:  # noqa: B027 - most have nothing to load
+        """Load what is not learned here, as a model's files. Called once, before anything else but `unpack`."""
 
     @property
     def dim(self) -> int:
         """Width of the vectors."""
-        settings: TrainedEncoder = self.settings
-        return settings.dim(len(self.classes))
+        settings: EncoderSettings = self.settings
+        dim = settings.dim(len(self.classes))
+        if dim is None:
+            raise NotImplementedError(f"{type(self).__name__} has to say how wide its vectors are")
+        return dim
+
+    @property
+    def token_dim(self) -> int | None:
+        """Width of the vectors in a sequence; None where there are no sequences."""
+        return None
+
+    def ready(self, value: Any) -> Any:
+        """A value, as `Modality.load` gives it, made ready for `collate`. An error sets this one sample aside."""
+        return value
+
+    def length(self, ready: Any) -> int | None:
+        """Positions that the value takes, by which batches are made of like ones; None where all take equally many."""
+        return None
+
+    def collate(self, values: Sequence[Any]) -> Any:
+        """A batch as `encode` takes it, of values that `ready` gave."""
+        return list(values)
+
+    @abstractmethod
+    def encode(self, batch: Any, part: int = WHOLE) -> Encoded:
+        """What `collate` gave, by the model of all training rows or, where rows are held out, by that of a part."""
+
+    def parts(self, keys: Sequence[str], groups: Sequence[str | None] | None) -> Array:
+        """Of rows of the training split, the model (n,) that did not learn from them; WHOLE is that of all rows."""
+        return np.full(len(keys), WHOLE)
+
+
+class LearnedEncoder(Encoder):
+    """An encoder that learns from the training split."""
 
     @abstractmethod
     def fit(
@@ -72,13 +146,6 @@ class Encoder(ABC):
         on_epoch: OnEpoch | None = None,
     ) -> dict[str, Json]:
         """Learn; returns what the receipt tells of it: `scores` per split, and `curves` where there are epochs."""
-
-    @abstractmethod
-    def encode(self, values: Sequence[Any], *, train_keys: Sequence[str] | None = None) -> Array:
-        """float32 vectors (n, dim) of n values. `train_keys` are given for rows of the training split.
-
-        An encoder that keeps models of parts of the training split then takes one that did not learn from the row.
-        """
 
     @abstractmethod
     def state(self) -> tuple[dict[str, Array], Json]:

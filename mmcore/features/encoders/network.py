@@ -3,9 +3,7 @@
 from __future__ import annotations
 
 from abc import abstractmethod
-from collections.abc import Iterator, Mapping, Sequence
-from contextlib import contextmanager
-from threading import RLock
+from collections.abc import Mapping, Sequence
 from typing import Any
 
 import numpy as np
@@ -14,14 +12,13 @@ from torch import Tensor, nn
 from torch.nn import functional
 
 from mmcore.config import NeuralEncoder
-from mmcore.features.encoders.base import Array, Encoder, OnEpoch, Samples, centred, scores_of
+from mmcore.features.encoders.base import WHOLE, Array, Encoded, LearnedEncoder, OnEpoch, Samples, centred, scores_of
 from mmcore.records import Json
 from mmcore.training.checkpoint import Checkpoints
 from mmcore.training.device import made_on
 from mmcore.training.loop import LoopSettings, train
+from mmcore.training.threads import threads_of_torch
 
-_TORCH = RLock()
-"""Torch's threads, seed and modes belong to the whole process: one encoder works at a time."""
 ENCODING_BATCH = 256
 """Samples that go through the network at a time when it does not learn."""
 
@@ -62,11 +59,12 @@ def convolution(inputs: int, outputs: int, *, side: int = 3, stride: int = 1) ->
     return [layer, nn.BatchNorm2d(outputs), nn.ReLU()]
 
 
-class NetworkEncoder(Encoder):
+class NetworkEncoder(LearnedEncoder):
     """A classifier of the training labels; a sample's vector is its scores and, if kept, its hidden units."""
 
     settings: NeuralEncoder
     network: nn.Module
+    batch = ENCODING_BATCH
 
     @abstractmethod
     def build(self) -> nn.Module:
@@ -90,14 +88,15 @@ class NetworkEncoder(Encoder):
     ) -> dict[str, Json]:
         return _fit(self, train, val, checkpoints, on_epoch)
 
-    def encode(self, values: Sequence[Any], *, train_keys: Sequence[str] | None = None) -> Array:
-        if not values:
-            return np.zeros((0, self.dim), np.float32)
-        with _threads(self.threads):
+    def collate(self, values: Sequence[Any]) -> tuple[Any, int]:
+        return self.prepare(values), len(values)
+
+    def encode(self, batch: tuple[Any, int], part: int = WHOLE) -> Encoded:
+        with threads_of_torch(self.threads):
             self.network.to(self.device).eval()
-            scores, hidden = self.run(self.prepare(values), len(values))
+            scores, hidden = self.run(*batch)
         parts = [centred(scores), hidden] if self.settings.keep_hidden else [centred(scores)]
-        return np.concatenate(parts, axis=1, dtype=np.float32)
+        return Encoded(np.concatenate(parts, axis=1, dtype=np.float32))
 
     def run(self, prepared: Any, count: int) -> tuple[Array, Array]:
         """Scores (n, classes) and hidden units (n, hidden) of `count` prepared values."""
@@ -126,7 +125,7 @@ def _fit(
     on_epoch: OnEpoch | None,
 ) -> dict[str, Json]:
     settings, device = encoder.settings, encoder.device
-    with _threads(encoder.threads), torch.random.fork_rng([]):
+    with threads_of_torch(encoder.threads), torch.random.fork_rng([]):
         torch.manual_seed(settings.seed)
         encoder.network = encoder.build()
         prepared, val_prepared = encoder.prepare(train_samples.values), encoder.prepare(val.values)
@@ -160,15 +159,3 @@ def _fit(
         }
     # Other instruction sets give other last bits.
     return {"curves": curves.as_json(), "scores": scores, "made_on": made_on(device)}
-
-
-@contextmanager
-def _threads(count: int) -> Iterator[None]:
-    """Torch with so many threads: other numbers of threads give other last bits."""
-    with _TORCH:
-        before = torch.get_num_threads()
-        torch.set_num_threads(count)
-        try:
-            yield
-        finally:
-            torch.set_num_threads(before)

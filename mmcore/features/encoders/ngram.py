@@ -14,7 +14,7 @@ import numpy as np
 import scipy.sparse
 
 from mmcore.config import NgramSettings
-from mmcore.features.encoders.base import Array, Encoder, OnEpoch, Samples, centred, scores_of
+from mmcore.features.encoders.base import WHOLE, Array, Encoded, LearnedEncoder, OnEpoch, Samples, centred, scores_of
 from mmcore.records import Json
 
 if TYPE_CHECKING:
@@ -43,7 +43,7 @@ def ngrams(text: str, longest_words: int, longest_chars: int) -> tuple[Counter[s
     return by_words, by_chars
 
 
-class NgramEncoder(Encoder):
+class NgramEncoder(LearnedEncoder):
     """TF-IDF, chi-squared selection, multinomial logistic regression; the vector is the scores it gives.
 
     TF-IDF is (1 + log count)(1 + log((1 + n) / (1 + n with it))), of unit length for words and for characters each.
@@ -80,18 +80,16 @@ class NgramEncoder(Encoder):
         }
         return {"scores": scores_found, "chosen": {"ngrams": len(self._model.columns), "C": choice.strength}}
 
-    def encode(self, values: Sequence[Any], *, train_keys: Sequence[str] | None = None) -> Array:
-        if not values:
-            return np.zeros((0, self.dim), np.float32)
-        x = self._weigh([self._count(text) for text in values])
-        if train_keys is None:
-            scores = self._model.scores(x)
-        else:
-            folds = self._folds(train_keys)
-            # Where no training row was in the fold, the model of all has not seen it either.
-            models = {fold: self._fold_models.get(fold, self._model) for fold in _in_use(folds)}
-            scores = _held_out(x, folds, models)
-        return centred(scores).astype(np.float32)
+    def ready(self, value: str) -> tuple[Counter[str], Counter[str]]:
+        return self._count(value)
+
+    def encode(self, batch: Any, part: int = WHOLE) -> Encoded:
+        # Where no training row was in the fold, the model of all has not seen it either.
+        model = self._model if part == WHOLE else self._fold_models.get(part, self._model)
+        return Encoded(centred(model.scores(self._weigh(batch))).astype(np.float32))
+
+    def parts(self, keys: Sequence[str], groups: Sequence[str | None] | None) -> Array:
+        return self._folds(keys)
 
     def state(self) -> tuple[dict[str, Array], Json]:
         arrays = {"words.weights": self._weights[0], "chars.weights": self._weights[1]}

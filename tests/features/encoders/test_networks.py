@@ -8,6 +8,7 @@ from mmcore.features.encoders.base import Encoder, Samples, centred, scores_of
 from mmcore.features.encoders.cnn import CnnEncoder, varied
 from mmcore.features.encoders.logmel_cnn import LogmelCnnEncoder
 from mmcore.features.encoders.network import Draws
+from tests.features.encoders.encoding import encoded
 
 CLASSES = ("a", "b", "c")
 SMALL = {"epochs": 2, "hidden": 5, "keep_hidden": True, "width": 2, "batch_size": 8}
@@ -40,7 +41,7 @@ def test_any_size_and_colour(size: int, mode: str) -> None:
     samples = pictures(6, size, 1 if mode == "grey" else 3)
     made = encoder("cnn", size, mode, epochs=1)
     made.fit(samples, samples)
-    assert made.encode(samples.values).shape == (6, 8)
+    assert encoded(made, samples.values).shape == (6, 8)
 
 
 @pytest.mark.parametrize("rate_hz", [8000, 16000, 44100])
@@ -49,7 +50,7 @@ def test_any_rate_and_length(rate_hz: int) -> None:
     values = [*samples.values[:4], np.zeros(1, np.float32), np.ones(3 * rate_hz, np.float32)]
     made = encoder("logmel", rate_hz=rate_hz, epochs=1)
     made.fit(Samples(samples.keys, values, samples.labels), samples)
-    found = made.encode(values)
+    found = encoded(made, values)
     assert found.shape == (6, 8)
     assert np.isfinite(found).all()
 
@@ -63,7 +64,7 @@ def test_saved_is_loaded(kind: str) -> None:
     files = made.pack()
     again = encoder(kind)
     again.unpack(files)
-    np.testing.assert_array_equal(made.encode(samples.values), again.encode(samples.values))
+    np.testing.assert_array_equal(encoded(made, samples.values), encoded(again, samples.values))
     assert again.pack() == files
     with pytest.raises(DamagedError, match="cannot be read"):
         encoder(kind, hidden=6).unpack(files)
@@ -92,14 +93,14 @@ def test_the_vector_is_scores_and_hidden_units(kind: str) -> None:
     samples = pictures(9) if kind == "cnn" else sounds(9)
     made = encoder(kind)
     facts = made.fit(samples, samples)
-    found = made.encode(samples.values)
+    found = encoded(made, samples.values)
     assert found.dtype == np.float32
     assert scores_of(found[:, :3], samples.labels) == pytest.approx(facts["scores"]["train"], abs=1e-5)
     np.testing.assert_allclose(found[:, :3].sum(axis=1), 0, atol=1e-5)
     assert (found[:, 3:] >= 0).all(), "after a ReLU"
     bare = encoder(kind, keep_hidden=False)
     bare.unpack(made.pack())
-    np.testing.assert_array_equal(bare.encode(samples.values), found[:, :3])
+    np.testing.assert_array_equal(encoded(bare, samples.values), found[:, :3])
     assert bare.dim == 3
 
 
@@ -108,7 +109,7 @@ def test_threads_and_random_state_are_left_alone() -> None:
     samples = pictures(9)
     made = encoder("cnn")
     made.fit(samples, samples)
-    made.encode(samples.values)
+    encoded(made, samples.values)
     assert torch.get_num_threads() == before
     assert torch.equal(torch.random.get_rng_state(), state)
 
@@ -127,8 +128,8 @@ def test_sound_level_does_not_matter() -> None:
     made = encoder("logmel")
     values = sounds(4).values
     made.restore({name: value.numpy() for name, value in made.build().state_dict().items()}, {})
-    loud = made.encode(values)
-    np.testing.assert_allclose(made.encode([0.03 * value for value in values]), loud, atol=2e-3)
+    loud = encoded(made, values)
+    np.testing.assert_allclose(encoded(made, [0.03 * value for value in values]), loud, atol=2e-3)
 
 
 def test_varied_sounds_are_finite_and_follow_their_draws() -> None:

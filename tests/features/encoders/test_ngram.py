@@ -9,6 +9,7 @@ from mmcore.config import NgramSettings
 from mmcore.errors import DamagedError
 from mmcore.features.encoders.base import Samples, scores_of
 from mmcore.features.encoders.ngram import NgramEncoder, most_telling, ngrams
+from tests.features.encoders.encoding import encoded
 
 WORDS = ("red", "7", "green", "tree")
 
@@ -73,17 +74,17 @@ def test_it_learns() -> None:
     train = sentences(120)
     encoder, facts = fitted(train)
     other = [f"dolor {word} of amet" for word in WORDS[:3]]
-    found = encoder.encode(other)
+    found = encoded(encoder, other)
     assert found.argmax(axis=1).tolist() == [0, 1, 2]
     assert found.shape == (3, 3)
     assert found.dtype == np.float32
-    assert scores_of(encoder.encode(train.values), train.labels) == pytest.approx(facts["scores"]["train"], abs=1e-4)
+    assert scores_of(encoded(encoder, train.values), train.labels) == pytest.approx(facts["scores"]["train"], abs=1e-4)
 
 
 def test_train_rows_are_scored_by_a_classifier_that_did_not_learn_from_them() -> None:
     train = sentences(60)
     encoder, facts = fitted(train)
-    held_out = encoder.encode(train.values, train_keys=train.keys)
+    held_out = encoded(encoder, train.values, train_keys=train.keys)
     assert scores_of(held_out, train.labels) == pytest.approx(facts["scores"]["train_held_out"], abs=1e-4)
     # Another label for one row changes other rows' scores but not that row's own (words and weights know no labels),
     # as long as the same choices are made.
@@ -91,14 +92,14 @@ def test_train_rows_are_scored_by_a_classifier_that_did_not_learn_from_them() ->
     labels[5] = (labels[5] + 1) % 3
     changed, more = fitted(Samples(train.keys, train.values, labels))
     assert more["chosen"]["C"] == facts["chosen"]["C"]
-    again = changed.encode(train.values, train_keys=train.keys)
+    again = encoded(changed, train.values, train_keys=train.keys)
     np.testing.assert_allclose(again[5], held_out[5], atol=1e-6)
     assert np.abs(again - held_out).max() > 1e-3
 
 
 def test_rows_added_to_train_later_get_scores_too() -> None:
     encoder, _ = fitted(sentences(20), folds=5)
-    late = encoder.encode(["lorem red", ""], train_keys=["new1", "new2"])
+    late = encoded(encoder, ["lorem red", ""], train_keys=["new1", "new2"])
     assert np.isfinite(late).all()
 
 
@@ -109,7 +110,7 @@ def test_saved_is_loaded() -> None:
     again.unpack(encoder.pack())
     for keys in (None, train.keys):
         np.testing.assert_array_equal(
-            encoder.encode(train.values, train_keys=keys), again.encode(train.values, train_keys=keys)
+            encoded(encoder, train.values, train_keys=keys), encoded(again, train.values, train_keys=keys)
         )
     assert again.pack() == encoder.pack()
     with pytest.raises(DamagedError, match="cannot be read"):
@@ -120,20 +121,20 @@ def test_saved_is_loaded() -> None:
 def test_two_and_more_classes(classes: int) -> None:
     train = sentences(80, classes)
     encoder, facts = fitted(train, classes)
-    assert encoder.encode(train.values).shape == (80, classes)
+    assert encoded(encoder, train.values).shape == (80, classes)
     assert facts["scores"]["train"]["accuracy"] > 0.85
 
 
 def test_words_never_seen_and_nothing_at_all() -> None:
     encoder, _ = fitted(sentences(30))
-    found = encoder.encode(["", "zzz", "☃ ☃"])
+    found = encoded(encoder, ["", "zzz", "☃ ☃"])
     np.testing.assert_allclose(found, np.broadcast_to(found[0], found.shape))
-    assert encoder.encode([]).shape == (0, 3)
+    assert encoded(encoder, []).shape == (0, 3)
 
 
 def test_tiny_data() -> None:
     few = Samples(["a", "b", "c"], ["red tree", "7 tree", "green"], np.array([0, 1, 2]))
     encoder, _ = fitted(few, min_count=1)
-    assert np.isfinite(encoder.encode(few.values, train_keys=few.keys)).all()
+    assert np.isfinite(encoded(encoder, few.values, train_keys=few.keys)).all()
     none_kept, _ = fitted(few, min_count=3)
-    assert np.isfinite(none_kept.encode(few.values)).all()
+    assert np.isfinite(encoded(none_kept, few.values)).all()

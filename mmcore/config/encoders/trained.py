@@ -1,4 +1,4 @@
-"""The encoders that turn one modality of a sample into a feature vector."""
+"""Encoders that learn from the training split."""
 
 from __future__ import annotations
 
@@ -8,6 +8,7 @@ from pydantic import BeforeValidator, Field
 
 from mmcore.config.base import Settings
 from mmcore.config.data import Percentage
+from mmcore.config.encoders.base import EncoderSettings
 from mmcore.config.media import AudioSettings, PixelSettings
 
 
@@ -22,17 +23,11 @@ _Refit = Literal["always", "never"] | Annotated[float, Field(gt=0)]
 Refit = Annotated[_Refit, BeforeValidator(_refit, json_schema_input_type=_Refit | Percentage)]
 
 
-class TrainedEncoder(Settings):
+class TrainedEncoder(EncoderSettings):
     """What all encoders that are trained here have in common."""
 
     outside_recipe: ClassVar[frozenset[str]] = frozenset({"refit"})
-    modality_kind: ClassVar[str]
-    """The kind of modality that this encoder reads; those of images read the frames of videos too."""
-    holds_out: ClassVar[bool] = False
-    """Whether rows of train get the scores of a model that did not learn from them."""
-
-    encoder: str
-    """Which encoder."""
+    learns: ClassVar[bool] = True
 
     refit: Refit = "always"
     """Train again when the training data change: always, never, or when they have grown by a share such as '10%'.
@@ -41,12 +36,8 @@ class TrainedEncoder(Settings):
     seed: int = Field(0, ge=0)
     """Seed of initial weights, augmentation and order."""
 
-    def misfit(self, modality: Settings) -> str | None:
-        """What keeps this encoder from reading members that are stored so; None where nothing does."""
-        return None
-
-    def dim(self, classes: int) -> int:
-        """Width of the vector: one score per class, unless an encoder adds to that."""
+    def dim(self, classes: int) -> int | None:
+        """One score per class, unless an encoder adds to that."""
         return classes
 
 
@@ -55,6 +46,8 @@ class NeuralEncoder(TrainedEncoder):
 
     The vector is the network's score of each class (before the softmax, centred) and, if kept, its hidden units.
     """
+
+    on_device: ClassVar[bool] = True
 
     hidden: int = Field(64, ge=1)
     """Hidden units before the scores."""
@@ -78,7 +71,7 @@ class NeuralEncoder(TrainedEncoder):
     augment: bool = True
     """Vary the training samples in ways that keep their class."""
 
-    def dim(self, classes: int) -> int:
+    def dim(self, classes: int) -> int | None:
         return classes + (self.hidden if self.keep_hidden else 0)
 
 
@@ -86,7 +79,7 @@ class CnnSettings(NeuralEncoder):
     """A small convolutional network on images."""
 
     implementation: ClassVar[str] = "mmcore.features.encoders.cnn:CnnEncoder"
-    modality_kind: ClassVar[str] = "image"
+    kinds: ClassVar[frozenset[str]] = frozenset({"image"})
 
     encoder: Literal["cnn"] = "cnn"
     width: int = Field(16, ge=1)
@@ -102,7 +95,7 @@ class LogmelCnnSettings(NeuralEncoder):
     """A small convolutional network on log-mel spectrograms."""
 
     implementation: ClassVar[str] = "mmcore.features.encoders.logmel_cnn:LogmelCnnEncoder"
-    modality_kind: ClassVar[str] = "audio"
+    kinds: ClassVar[frozenset[str]] = frozenset({"audio"})
 
     encoder: Literal["logmel-cnn"] = "logmel-cnn"
     width: int = Field(16, ge=1)
@@ -131,8 +124,7 @@ class NgramSettings(TrainedEncoder):
     """
 
     implementation: ClassVar[str] = "mmcore.features.encoders.ngram:NgramEncoder"
-    modality_kind: ClassVar[str] = "text"
-    holds_out: ClassVar[bool] = True
+    kinds: ClassVar[frozenset[str]] = frozenset({"text"})
 
     encoder: Literal["ngram"] = "ngram"
     word_ngrams: int = Field(2, ge=1)
@@ -147,5 +139,6 @@ class NgramSettings(TrainedEncoder):
     """Strength and selection are chosen by cross-validation on train with so many parts; and train rows get the
     scores of a classifier that did not learn from their part, so that fusion sees how good the text really is."""
 
-
-EncoderSettings = Annotated[CnnSettings | LogmelCnnSettings | NgramSettings, Field(discriminator="encoder")]
+    @property
+    def holds_out(self) -> bool:
+        return True
