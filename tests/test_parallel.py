@@ -414,3 +414,26 @@ def test_a_killed_worker_leaves_no_noise(tmp_path: Path) -> None:
         assert all(line.strip().isdigit() for line in process.stdout.read().splitlines())
         assert process.wait(20) == 0
     assert (tmp_path / "stderr").read_text() == ""
+
+
+def test_every_gpu_gets_one_process_that_sees_no_other() -> None:
+    compute = compute_of(memory_limit="1GiB")
+    with open_pool(compute) as pool:
+        with parallel.open_gpu_pool(compute, pool, ["0"]) as alone:
+            assert not isinstance(alone, on_dask.DaskPool), "one GPU is used by this process"
+        with parallel.open_gpu_pool(compute, pool, ["3", "5"]) as both:
+            assert both.workers == 2
+            seen = [gpu for _, gpu in both.map(jobs.visible_gpus, [Work(n) for n in range(6)], name=name_of, gpu=True)]
+            with parallel.open_gpu_pool(compute, pool, ["3", "5"]) as shared:
+                assert shared is both, "modalities side by side share them"
+    assert sorted(set(seen)) == ["3", "5"]
+    assert len(seen) == 6
+
+
+def test_jobs_for_a_gpu_go_to_the_cluster_where_it_is_one() -> None:
+    with cluster.running(ComputeConfig().dask, 0, ["7"]) as (_, made):
+        compute = compute_of(address=made.scheduler_address)
+        with open_pool(compute) as pool, parallel.open_gpu_pool(compute, pool, []) as found:
+            assert found is pool
+            results = list(found.map(jobs.visible_gpus, [Work(0)], name=name_of, gpu=True))
+    assert [gpu for _, gpu in results] == ["7"]

@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import math
 from collections.abc import Mapping, Sequence
+from contextlib import AbstractContextManager, nullcontext
 from dataclasses import replace
 
 from mmcore.config import RunConfig
@@ -21,10 +22,11 @@ from mmcore.features.foresee import (
     weights_of,
 )
 from mmcore.features.store import finished_views
-from mmcore.parallel import Died, Pool, serial_pool
+from mmcore.parallel import Died, Pool, open_gpu_pool
 from mmcore.progress import Progress
 from mmcore.records import Dataset, EncoderEntry, Json, Reject, ShardEntry, count_by, digest
 from mmcore.storage import Store
+from mmcore.training.device import gpus_of
 
 __all__ = ["encode_modality", "foresee_encoders"]
 
@@ -52,18 +54,25 @@ def encode_modality(  # noqa: PLR0917
     missing, rejects = _missing(store, entry, plan, shards, receipt)
     progress.start(1 + len(shards), reused=(receipt is not None) + len(shards) - len(missing), unit="outputs")
     if receipt is None or missing:
-        # Other processes would each take memory of the one GPU.
-        workers = pool if (plan.recipe["device"] or "cpu") == "cpu" else serial_pool(config.compute)
-        if receipt is None:
-            progress.log(f"{modality}: {plan.doing} ({plan.reason})")
-            receipt = _fitted(_fit_job(dataset, modality, store, plan), workers, progress)
-            found = len(missing)
-            missing, rejects = _missing(store, entry, plan, shards, receipt)
-            progress.advance(found - len(missing))
-        job = EncodeJob(store, modality, plan.settings, receipt, ())
-        limit = _Limit(config, dataset, modality, rejects)
-        rejects = _encode(job, list(missing.values()), workers, progress, limit)
+        device = plan.recipe["device"] or "cpu"
+        with _workers(config, pool, device) as workers:
+            if receipt is None:
+                progress.log(f"{modality}: {plan.doing} ({plan.reason})")
+                receipt = _fitted(_fit_job(dataset, modality, store, plan), workers, progress)
+                found = len(missing)
+                missing, rejects = _missing(store, entry, plan, shards, receipt)
+                progress.advance(found - len(missing))
+            job = EncodeJob(store, modality, plan.settings, receipt, ())
+            limit = _Limit(config, dataset, modality, rejects)
+            rejects = _encode(job, list(missing.values()), workers, progress, limit)
     return replace(entry, dim=receipt["dim"], rejects=tuple(rejects))
+
+
+def _workers(config: RunConfig, pool: Pool, device: str) -> AbstractContextManager[Pool]:
+    """Who trains and encodes on `device`."""
+    if device == "cpu":
+        return nullcontext(pool)
+    return open_gpu_pool(config.compute, pool, gpus_of(device))
 
 
 class _Limit:
@@ -124,7 +133,7 @@ def _fitted(job: FitJob, pool: Pool, progress: Progress) -> Receipt:
         told = max(told, share)
 
     receipt: Receipt | None = None
-    for _, outcome in pool.map(fit_encoder, [job], name=_name, on_event=on_event):
+    for _, outcome in pool.map(fit_encoder, [job], name=_name, on_event=on_event, gpu=_on_gpu(job.recipe)):
         if isinstance(outcome, Died):
             raise StageError(f"{outcome.name}: {outcome.reason}. Run the same command again: it goes on where it was.")
         receipt = outcome
@@ -132,6 +141,10 @@ def _fitted(job: FitJob, pool: Pool, progress: Progress) -> Receipt:
         raise StageError(f"{_name(job)}: ended without a result")
     progress.advance(max(0.0, 1 - told), samples=0, note="")
     return receipt
+
+
+def _on_gpu(recipe: Mapping[str, Json]) -> bool:
+    return recipe["device"] not in (None, "cpu")
 
 
 def _name(job: FitJob | EncodeJob) -> str:
@@ -159,7 +172,9 @@ def _encode(
         progress.advance(1, samples=event["samples"], rejected=len(rejects))
         limit.add(rejects)
 
-    for _, outcome in pool.map(encode_shards, jobs, name=_name, on_event=on_event):
+    for _, outcome in pool.map(
+        encode_shards, jobs, name=_name, on_event=on_event, gpu=_on_gpu(blank.receipt["recipe"])
+    ):
         if isinstance(outcome, Died):
             raise StageError(
                 f"{outcome.name}: {outcome.reason}. What was finished is kept: run the same command again."

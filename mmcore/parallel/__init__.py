@@ -2,7 +2,16 @@
 
 from mmcore.parallel.isolated import run_isolated
 from mmcore.parallel.jobs import Died, in_single_threaded_process_worker, tell
-from mmcore.parallel.opening import open_pool, serial_pool
+from mmcore.parallel.opening import open_gpu_pool, open_pool, serial_pool
 from mmcore.parallel.pool import Pool
 
-__all__ = ["Died", "Pool", "in_single_threaded_process_worker", "open_pool", "run_isolated", "serial_pool", "tell"]
+__all__ = [
+    "Died",
+    "Pool",
+    "in_single_threaded_process_worker",
+    "open_gpu_pool",
+    "open_pool",
+    "run_isolated",
+    "serial_pool",
+    "tell",
+]

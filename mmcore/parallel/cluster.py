@@ -9,7 +9,7 @@ import os
 import signal
 import sys
 import threading
-from collections.abc import Iterable, Iterator
+from collections.abc import Iterable, Iterator, Sequence
 from typing import Any
 
 from mmcore.config.run import DaskConfig
@@ -17,6 +17,10 @@ from mmcore.errors import ConfigError, Problem, StageError
 
 CONNECT_S = 15.0
 """A running scheduler must answer within this."""
+GPU = "GPU"
+"""The Dask resource of which a worker that has a GPU of its own says it has one."""
+# Ctrl-C reaches the whole process group; what it means is the driver's to decide.
+_PRELOAD = ["import signal; signal.signal(signal.SIGINT, signal.SIG_IGN)"]
 START_ATTEMPTS = 3
 """How often local workers are started where one of them dies before it is up."""
 
@@ -29,9 +33,10 @@ def is_local(settings: DaskConfig) -> bool:
 
 
 @contextlib.contextmanager
-def running(settings: DaskConfig, workers: int) -> Iterator[tuple[Any, Any]]:
+def running(settings: DaskConfig, workers: int, gpus: Sequence[str] = ()) -> Iterator[tuple[Any, Any]]:
     """A client and its cluster (None where it only reached a scheduler), ended with the block.
 
+    Local workers are one per GPU where `gpus` are given, as CUDA_VISIBLE_DEVICES names them.
     Raises ConfigError where the address does not answer or the class cannot be started.
     """
     import dask
@@ -43,7 +48,7 @@ def running(settings: DaskConfig, workers: int) -> Iterator[tuple[Any, Any]]:
             yield opened.enter_context(_connection(settings.address)), None
             return
         with dask.config.set(_SCHEDULING | (_LOCAL if is_local(settings) else {})), _main_hidden():
-            cluster = opened.enter_context(_local(settings, workers) if is_local(settings) else _chosen(settings))
+            cluster = opened.enter_context(_local(settings, workers, gpus) if is_local(settings) else _chosen(settings))
         yield opened.enter_context(_client(cluster)), cluster
 
 
@@ -65,17 +70,17 @@ _LOCAL = {
 }
 
 
-def _local(settings: DaskConfig, workers: int) -> Any:
+def _local(settings: DaskConfig, workers: int, gpus: Sequence[str]) -> Any:
     """Processes on this machine. Raises StageError where they die while they start."""
     for attempt in range(1, START_ATTEMPTS + 1):
         try:
-            return _processes(settings, workers)
+            return _one_per_gpu(settings, gpus) if gpus else _processes(settings, workers)
         except RuntimeError as error:  # Dask gives up on all of them, having ended those that were up
             _logger.warning("A Dask worker died while it started (%d of %d tries).", attempt, START_ATTEMPTS)
             cause = error
     raise StageError(
-        f"the {workers} Dask workers do not start: {cause} Where memory is short, give compute.dask.workers=1, "
-        "or 0 to work without them. What was finished is kept."
+        f"the {len(gpus) or workers} Dask workers do not start: {cause} Where memory is short, give "
+        "compute.dask.workers=1, or 0 to work without them. What was finished is kept."
     ) from cause
 
 
@@ -91,8 +96,32 @@ def _processes(settings: DaskConfig, workers: int) -> Any:
         dashboard_address=None,
         scheduler_kwargs={"dashboard_address": "127.0.0.1:0"},
         silence_logs=logging.CRITICAL + 1,
-        # Ctrl-C reaches the whole process group; what it means is the driver's to decide.
-        preload=["import signal; signal.signal(signal.SIGINT, signal.SIG_IGN)"],
+        preload=_PRELOAD,
+    )
+
+
+def _one_per_gpu(settings: DaskConfig, gpus: Sequence[str]) -> Any:
+    """One long-lived process per GPU, which sees no other."""
+    import distributed
+
+    def worker(gpu: str) -> dict[str, Any]:
+        options = {
+            "nthreads": 1,
+            "memory_limit": settings.memory_limit,
+            "dashboard": False,
+            "resources": {GPU: 1},
+            "env": {"CUDA_VISIBLE_DEVICES": gpu},
+            "silence_logs": logging.CRITICAL + 1,
+            "preload": _PRELOAD,
+        }
+        return {"cls": distributed.Nanny, "options": options}
+
+    cluster: Any = distributed.SpecCluster
+    scheduler = {"host": "127.0.0.1", "dashboard_address": "127.0.0.1:0"}
+    return cluster(
+        workers={number: worker(gpu) for number, gpu in enumerate(gpus)},
+        scheduler={"cls": distributed.Scheduler, "options": scheduler},
+        silence_logs=logging.CRITICAL + 1,
     )
 
 

@@ -10,7 +10,7 @@ import pickle
 import queue
 import threading
 import time
-from collections.abc import Callable, Iterable, Iterator
+from collections.abc import Callable, Iterable, Iterator, Mapping, Sequence
 from dataclasses import dataclass
 from typing import Any
 
@@ -44,8 +44,9 @@ class _Flight:
 class DaskPool(Pool):
     """Jobs on a Dask cluster that is started, or connected to, by the first of them."""
 
-    def __init__(self, compute: ComputeConfig) -> None:
-        self._dask, self._retries = compute.dask, compute.retries
+    def __init__(self, compute: ComputeConfig, gpus: Sequence[str] = ()) -> None:
+        """`gpus`, as CUDA_VISIBLE_DEVICES names them, get a local worker each, which sees no other."""
+        self._dask, self._retries, self._gpus = compute.dask, compute.retries, tuple(gpus)
         self._lock = threading.Lock()
         self._client: Any = None
         self._cluster: Any = None
@@ -55,7 +56,7 @@ class DaskPool(Pool):
         self._numbers = itertools.count()
         self._abandoned = False
         self._local = cluster.is_local(self._dask)
-        self._cores = cluster.cores() if self._dask.workers == "auto" else self._dask.workers
+        self._cores = len(gpus) or (cluster.cores() if self._dask.workers == "auto" else self._dask.workers)
 
     @property
     def workers(self) -> int:
@@ -77,7 +78,7 @@ class DaskPool(Pool):
     def _connect(self) -> Any:
         with self._lock:
             if self._client is None:
-                opened = cluster.running(self._dask, self._cores)
+                opened = cluster.running(self._dask, self._cores, self._gpus)
                 self._client, self._cluster = self._open.enter_context(opened)
                 self._client.subscribe_topic(self._topic, self._deliver)
             return self._client
@@ -95,10 +96,19 @@ class DaskPool(Pool):
         *,
         name: Callable[[Job], str],
         on_event: Callable[[Job, Json], None] | None = None,
+        gpu: bool = False,
     ) -> Iterator[tuple[Job, Result | Died]]:
         waiting = iter(jobs)
         for first in waiting:
-            yield from _DaskMap(self, self._connect(), function, name, on_event).run(itertools.chain([first], waiting))
+            client = self._connect()
+            needed = {cluster.GPU: 1} if gpu and self._has_gpus(client) else None
+            yield from _DaskMap(self, client, function, name, on_event, needed).run(itertools.chain([first], waiting))
+
+    @staticmethod
+    def _has_gpus(client: Any) -> bool:
+        """Whether workers say that they have a GPU; where none does, any of them may have one."""
+        found = client.scheduler_info(n_workers=-1)["workers"].values()
+        return any(cluster.GPU in worker.get("resources", {}) for worker in found)
 
     def close(self) -> None:
         with self._lock:
@@ -113,14 +123,16 @@ class DaskPool(Pool):
 class _DaskMap:
     """One call of `map`: its jobs in flight and the inbox for what they say."""
 
-    def __init__(
+    def __init__(  # noqa: PLR0917
         self,
         pool: DaskPool,
         client: Any,
         function: Callable[[Any], Any],
         name: Callable[[Any], str],
         on_event: Callable[[Any, Json], None] | None,
+        resources: Mapping[str, float] | None,
     ) -> None:
+        self.resources = resources
         self.pool, self.client, self.function, self.name, self.on_event = pool, client, function, name, on_event
         self.number = next(pool._numbers)
         self.group = f"{getattr(function, '__name__', 'job')}-{pool._topic}-{self.number}"
@@ -173,6 +185,7 @@ class _DaskMap:
             log_level(),
             key=(self.group, index, attempt),
             pure=False,
+            resources=self.resources,
         )
         future.add_done_callback(lambda _: self.inbox.put(("done", index, attempt)))
         return future

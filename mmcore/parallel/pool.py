@@ -38,10 +38,12 @@ class Pool(ABC):
         *,
         name: Callable[[Job], str],
         on_event: Callable[[Job, Json], None] | None = None,
+        gpu: bool = False,
     ) -> Iterator[tuple[Job, Result | Died]]:
         """Each job with its result, in the order of completion; `jobs` are drawn as workers become free.
 
         What a job `tell`s reaches `on_event` in the calling thread, in order and before the job's result.
+        `gpu` jobs go to workers that say they have a GPU, where some do.
         An MmcoreError of a job is raised as it is. Any other is tried again `compute.retries` times and then
         raised as a StageError that names the job, caused by the original one.
         """
@@ -71,6 +73,7 @@ class SerialPool(Pool):
         *,
         name: Callable[[Job], str],
         on_event: Callable[[Job, Json], None] | None = None,
+        gpu: bool = False,
     ) -> Iterator[tuple[Job, Result | Died]]:
         for job in jobs:
 

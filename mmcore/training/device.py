@@ -16,10 +16,14 @@ _OUT_OF_MEMORY = ("out of memory", "not enough memory", "can't allocate memory",
 def device_of(compute: ComputeConfig) -> str:
     """The device that `compute.device` stands for: `cpu`, `cuda` or `mps`; `auto` takes a GPU where there is one.
 
-    Torch is imported only on a machine that seems to have a GPU. Raises ConfigError for a GPU that is not there.
+    A device that is named for the workers of a cluster is believed. Torch is imported only on a machine that seems to
+    have a GPU. Raises ConfigError for a GPU that is not there.
     """
     if compute.device == "cpu":
         return "cpu"
+    if compute.device != "auto" and (compute.dask.address or compute.dask.cluster_class):
+        # It is the workers' device, and this process may have none.
+        return compute.device
     found = [device for device in ("cuda", "mps") if _works(device)]
     if compute.device == "auto":
         return found[0] if found else "cpu"
@@ -28,6 +32,17 @@ def device_of(compute: ComputeConfig) -> str:
         fix = "Set it to auto or cpu, or install the driver and a torch build for it."
         raise ConfigError(Problem("compute.device", what, fix))
     return compute.device
+
+
+def gpus_of(device: str) -> list[str]:
+    """The GPUs of this machine as CUDA_VISIBLE_DEVICES names them; none where `device` is no CUDA."""
+    if device != "cuda":
+        return []
+    import torch
+
+    given = [name.strip() for name in os.environ.get("CUDA_VISIBLE_DEVICES", "").split(",") if name.strip()]
+    count = torch.cuda.device_count()
+    return given[:count] if len(given) >= count else [str(number) for number in range(count)]
 
 
 def precision_of(compute: ComputeConfig, device: str) -> str:

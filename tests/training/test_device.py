@@ -11,7 +11,7 @@ import torch
 from mmcore.config import ComputeConfig
 from mmcore.errors import ConfigError
 from mmcore.training import device
-from mmcore.training.device import device_of
+from mmcore.training.device import device_of, gpus_of, is_out_of_memory, precision_of
 
 
 def compute(name: str) -> ComputeConfig:
@@ -51,3 +51,35 @@ def test_without_a_gpu_torch_is_not_imported() -> None:
     )
     done = subprocess.run([sys.executable, "-c", code], capture_output=True, text=True, check=True)
     assert done.stdout.split() == ["cpu", "False"]
+
+
+def test_a_cluster_is_believed_about_its_device() -> None:
+    on_cluster = ComputeConfig.model_validate({"device": "cuda", "dask": {"address": "tcp://there:8786"}})
+    assert device_of(on_cluster) == "cuda"
+
+
+def test_gpus_are_those_that_may_be_seen(monkeypatch: pytest.MonkeyPatch) -> None:
+    monkeypatch.setattr(torch.cuda, "device_count", lambda: 2)
+    monkeypatch.delenv("CUDA_VISIBLE_DEVICES", raising=False)
+    assert gpus_of("cuda") == ["0", "1"]
+    monkeypatch.setenv("CUDA_VISIBLE_DEVICES", "4, 6")
+    assert gpus_of("cuda") == ["4", "6"]
+    assert gpus_of("cpu") == gpus_of("mps") == []
+
+
+def test_precision_is_what_the_device_has(monkeypatch: pytest.MonkeyPatch) -> None:
+    assert precision_of(ComputeConfig(), "cpu") == "float32"
+    assert precision_of(ComputeConfig(precision="bfloat16"), "cpu") == "bfloat16"
+    for there, found in ((True, "bfloat16"), (False, "float32")):
+        monkeypatch.setattr(torch.cuda, "is_bf16_supported", lambda there=there: there)
+        assert precision_of(ComputeConfig(), "cuda") == found
+
+
+def test_memory_that_does_not_suffice_is_told_from_other_errors() -> None:
+    with pytest.raises(RuntimeError) as caught:
+        torch.empty(1 << 60, dtype=torch.uint8)
+    assert is_out_of_memory(caught.value), "what torch itself says on the CPU"
+    assert is_out_of_memory(MemoryError())
+    assert is_out_of_memory(torch.OutOfMemoryError("CUDA out of memory. Tried to allocate 2 GiB"))
+    assert not is_out_of_memory(RuntimeError("shapes do not match"))
+    assert not is_out_of_memory(ValueError("out of memory"))
