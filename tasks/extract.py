@@ -16,7 +16,10 @@ def extract_features(run: Run, dataset: str, modality: str) -> EncoderEntry:
     """Train the modality's encoder if need be, then encode the shards that are not encoded yet."""
     with run.stage("extract", modality) as progress:
         entry = encode_modality(run.config, read_dataset(run.store, dataset), modality, run.store, run.pool, progress)
+        rates = f"   [dim]{progress.note}[/]" if progress.note else ""
+    aside = f" · {len(entry.rejects):,} could not be encoded" if entry.rejects else ""
     run.terminal.line(
-        f"[bold]extract[/]    {progress.counted()}   {modality}: {entry.name}, {entry.dim} wide{progress.timed()}"
+        f"[bold]extract[/]    {progress.counted()}   {modality}: {entry.name}, {entry.dim} wide{aside}"
+        f"{progress.timed()}{rates}"
     )
     return entry

@@ -183,6 +183,8 @@ def _encode(
         rates.add(found)
         progress.advance(0, note=rates.words())
         batch = _smaller(blank, batch, sufficed, progress)
+    if rates.seconds:
+        progress.log(f"{blank.modality}: {rates.words()}")
     return limit.rejects
 
 

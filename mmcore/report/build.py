@@ -142,7 +142,7 @@ def _data(found: Findings) -> Json:
 def _quarantine(found: Findings) -> Json:
     if found.dataset is None:
         return None
-    rejects = found.dataset.rejects
+    rejects = found.rejects
     counts = count_by(reject.code for reject in rejects)
     return {
         "total": len(rejects),

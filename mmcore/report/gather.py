@@ -7,7 +7,7 @@ from dataclasses import dataclass, field
 from typing import Any
 
 from mmcore.errors import DamagedError
-from mmcore.records import Dataset, Json
+from mmcore.records import Dataset, Json, Reject
 from mmcore.storage import Store
 
 
@@ -27,6 +27,12 @@ class Findings:
     """Model name to its evaluation's digest."""
     gone: list[str] = field(default_factory=list)
     """Files that the run names and the store no longer has."""
+
+    @property
+    def rejects(self) -> list[Reject]:
+        """What was set aside: of the data set, then by the encoders."""
+        found = list(self.dataset.rejects) if self.dataset else []
+        return found + [Reject(**reject) for entry in self.encoders for reject in entry.get("rejects") or ()]
 
     @property
     def board(self) -> Mapping[str, Any]:
@@ -61,8 +67,7 @@ def gather(store: Store, run: Mapping[str, Any]) -> Findings:
         dataset = read(f"datasets/{run['dataset']}.json")
         found.dataset = Dataset.from_json(dataset) if dataset else None
     for entry in run.get("encoders") or []:
-        # A frozen encoder has nothing of its own in the store.
-        receipt = read(f"encoders/{entry['digest']}/receipt.json") if entry.get("trained") else None
+        receipt = read(f"encoders/{entry['digest']}/receipt.json")
         found.encoders.append({**entry, "receipt": receipt})
     for entry in run.get("models") or []:
         found.models.append({**entry, "receipt": read(f"models/{entry['digest']}/receipt.json")})

@@ -10,6 +10,8 @@ from mmcore.records import SPLITS, Json
 from mmcore.report.gather import Findings
 from mmcore.storage import Store
 
+HOW = ("seed", "threads", "device", "precision")
+"""What of a recipe says how something was computed."""
 SHOWN_SHARDS = 100
 """Shards listed by name; the rest are in the data set's file."""
 
@@ -89,13 +91,17 @@ def _scored(found: Findings, model: str) -> str:
 def _trained(entry: Mapping[str, Any], note: str) -> Item:
     recipe = (entry["receipt"] or {}).get("recipe") or {}
     settings = flattened(recipe.get("settings") or {})
-    other = [(name, recipe[name]) for name in ("seed", "threads", "device") if name in recipe]
+    other = [
+        (name, recipe[name]) for name in ("seed", "threads", "device", "precision") if recipe.get(name) is not None
+    ]
     read = [
         (f"features of {name}", f"encoders/{part['encoder']}, {_learned_from(part)}")
         for name, part in (recipe.get("features") or {}).items()
     ]
-    if entry.get("modality"):
+    if entry.get("modality") and entry["trained"]:
         read = [("learned from", _learned_from(recipe))]
+    elif entry.get("modality"):
+        read = [(f"model {name}", value) for name, value in flattened(recipe.get("sources") or {})]
     files = [(file["path"], f"sha256 {file['sha256']}") for file in (entry["receipt"] or {}).get("files") or ()]
     facts = [*settings, *((name, _words(value)) for name, value in other), *read, *files]
     note = f"{note}, baseline" if entry.get("baseline") else note
@@ -109,7 +115,7 @@ def _learned_from(recipe: Mapping[str, Any]) -> str:
 
 
 def _encoder(entry: Mapping[str, Any]) -> Item:
-    made = "trained here" if entry["trained"] else "frozen"
+    made = "trained here" if entry["trained"] else "not trained here"
     item = _trained(entry, f"{entry['name']}, {entry['dim']} wide, {made}")
     return Item(entry["modality"], item.digest, item.note, item.facts)
 

@@ -258,6 +258,15 @@ def test_more_rejects_than_are_shown(store: Store) -> None:
     assert f"7 more are in datasets/{run['dataset']}.json" in page.said
 
 
+def test_what_an_encoder_could_not_take_is_shown_too(store: Store, run: dict[str, Any]) -> None:
+    failed = Reject("r9", "image", "encoder-failed", "the cnn encoder failed on it (ValueError: odd)").as_json()
+    encoders = [entry | {"rejects": [failed] if entry["modality"] == "image" else []} for entry in run["encoders"]]
+    page = _is_sound(build_report(store, {**run, "encoders": encoders}))
+    reasons = {row[0]: row[1] for row in page.table_with("Reason", "What it means")[1:]}
+    assert reasons["encoder-failed"] == "2", "one of the data set, one of the encoder"
+    assert page.table_with("Key", "What was found")[-1][:4] == ["r9", "image", "encoder-failed", failed["message"]]
+
+
 def test_several_seeds(store: Store, run: dict[str, Any]) -> None:
     rows = across_seeds([run["leaderboard"], run["leaderboard"]])
     page = _is_sound(build_report(store, {**run, "seeds": rows}))
