@@ -138,5 +138,6 @@ class ShardsConfig(Part):
     samples: int = Field(256, ge=1, le=1_000_000)
     """Mean rows per shard; each has at least half and at most four times as many."""
     bytes: int | None = Field(None, ge=1)
-    """Mean bytes of the files in a shard, beside the limits on rows; a tar that grows beyond four times as many is
-    continued in another."""
+    """Mean bytes of the source files in a shard: it ends where `samples` rows or so many bytes are reached, whichever
+    comes first, each within half and four times its mean. A tar that still grows beyond four times as many is
+    continued in another. What lies at http(s) addresses has no size before it is fetched, and counts as rows only."""

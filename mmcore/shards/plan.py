@@ -16,6 +16,7 @@ from mmcore.shards.exclusions import Exclusion, excluded_in, read_exclusions
 from mmcore.shards.filters import recipe_of
 from mmcore.shards.quarantine import DEFAULT_LIMITS
 from mmcore.shards.recipe import WRITER_VERSION, ShardRecipe
+from mmcore.shards.sizes import row_bytes
 from mmcore.sources.fingerprints import fingerprints
 from mmcore.sources.manifest import Manifest, read_manifest
 from mmcore.sources.paths import inside, leads_out
@@ -62,7 +63,7 @@ def plan_shards(config: RunConfig, store: Store) -> ShardPlan:
     manifest = read_manifest(data, learnable=config.learnable)
     keys, splits, partitions = (manifest.table[name].to_pylist() for name in ("key", "split", "partition"))
     labels = targets(manifest.table["label"], data.task)
-    media = {name: _media(manifest, data, name, partitions) for name in sorted(data.modalities)}
+    media = {name: _media(manifest, data, name, partitions, data.fingerprint) for name in sorted(data.modalities)}
     modalities = {name: data.modalities[name].recipe() for name in sorted(data.modalities)}
     frame = {
         "kind": "shard",
@@ -77,12 +78,15 @@ def plan_shards(config: RunConfig, store: Store) -> ShardPlan:
         frame["quarantine"] = limits
     extras = {name: _extra(manifest, name) for name in manifest.extras}
     exclusions = read_exclusions(store)
+    costs = _costs(manifest, config, media, partitions)
     recipes, roots = [], []
     for split in SPLITS:
         rows = [row for row, found in enumerate(splits) if found == split]
         if config.shards.order == "hashed":
             rows = [rows[place] for place in shuffled([keys[row] for row in rows])]
-        for start, stop in cut([keys[row] for row in rows], config.shards.samples):
+        of_rows = None if costs is None else [costs[row] for row in rows]
+        mean = config.shards.samples if config.shards.bytes is None else config.shards.bytes
+        for start, stop in cut([keys[row] for row in rows], mean, of_rows):
             picked = rows[start:stop]
             columns = {
                 name: {part: [values[row] for row in picked] for part, values in column.items()}
@@ -145,7 +149,21 @@ def _extra(manifest: Manifest, name: str) -> list[Json]:
     return [float(cell) if cell else None for cell in cells] if name == "weight" else cells
 
 
-def _media(manifest: Manifest, data: DataConfig, name: str, partitions: Sequence[int]) -> dict[str, list[Json]]:
+def _costs(
+    manifest: Manifest, config: RunConfig, media: Mapping[str, dict[str, list[Json]]], partitions: Sequence[int]
+) -> list[int] | None:
+    """Source bytes of each row, at least as many as make up its share of `shards.samples`; None without `bytes`."""
+    if config.shards.bytes is None:
+        return None
+    if config.data.fingerprint != "stat":
+        media = {name: _media(manifest, config.data, name, partitions, "stat") for name in media}
+    least = -(-config.shards.bytes // config.shards.samples)
+    return [max(least, size) for size in row_bytes(media, partitions)]
+
+
+def _media(
+    manifest: Manifest, data: DataConfig, name: str, partitions: Sequence[int], how: str
+) -> dict[str, list[Json]]:
     """One modality's column of all rows: texts, or files with their fingerprints."""
     cells: list[str | None] = manifest.table[f"media.{name}"].to_pylist()
     settings = data.modalities[name]
@@ -161,7 +179,7 @@ def _media(manifest: Manifest, data: DataConfig, name: str, partitions: Sequence
         if data.allow_remote:
             refs = [_addressed(ref) for ref in refs]
         files += refs
-        found += _prints(root, refs, data.fingerprint)
+        found += _prints(root, refs, how)
         start = stop
     return {"files": files, "fingerprints": found}
 

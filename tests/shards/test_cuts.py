@@ -4,6 +4,8 @@ import random
 
 import numpy as np
 import pytest
+from hypothesis import given
+from hypothesis import strategies as st
 
 from mmcore.shards.cuts import cut, shuffled
 
@@ -75,3 +77,68 @@ def test_a_hashed_order_mixes_and_is_each_keys_own() -> None:
     assert [fewer[place] for place in shuffled(fewer)] == [keys[place] for place in order if keys[place] != "k00700"]
     sizes = [stop - start for start, stop in cut([keys[place] for place in order], 50)]
     assert 35 < np.mean(sizes) < 80
+
+
+def _sizes(keys: list[str], seed: int = 3) -> list[int]:
+    """Long-tailed sizes, as of photos beside thumbnails: 1 kB to some MB."""
+    return (np.random.default_rng(seed).lognormal(10, 1.5, len(keys)).astype(int) + 1_000).tolist()
+
+
+def _by_bytes(keys: list[str], sizes: list[int], mean: int) -> set[tuple[tuple[str, int], ...]]:
+    rows = list(zip(keys, sizes, strict=True))
+    return {tuple(rows[start:stop]) for start, stop in cut(keys, mean, sizes)}
+
+
+@pytest.mark.parametrize("mean", [100_000, 1_000_000, 20_000_000])
+def test_shards_by_bytes_keep_their_bounds_but_for_one_row(mean: int) -> None:
+    keys = _keys(20_000)
+    sizes = _sizes(keys)
+    cuts = list(cut(keys, mean, sizes))
+    assert [place for start, stop in cuts for place in range(start, stop)] == list(range(len(keys)))
+    totals = [sum(sizes[start:stop]) for start, stop in cuts]
+    assert all(total >= mean // 2 for total in totals[:-1])
+    assert all(sum(sizes[start : stop - 1]) <= 4 * mean for start, stop in cuts)
+    assert all(total <= 4 * mean or sizes[stop - 1] > 3 * mean for total, (_, stop) in zip(totals, cuts, strict=True))
+    if mean > 500_000:
+        assert np.mean(totals) == pytest.approx(mean, rel=0.15)
+
+
+def test_equal_costs_are_counted_rows() -> None:
+    keys = _keys(5_000)
+    assert list(cut(keys, 64, [1] * len(keys))) == list(cut(keys, 64))
+    many = list(cut(keys, 64_000, [1_000] * len(keys)))
+    assert np.mean([stop - start for start, stop in many]) == pytest.approx(64, rel=0.1)
+
+
+@pytest.mark.parametrize("change", ["insert", "delete", "edit"])
+def test_by_bytes_too_a_change_stays_where_it_is(change: str) -> None:
+    keys = _keys(5_000)
+    sizes = _sizes(keys)
+    before = _by_bytes(keys, sizes, 3_000_000)
+    rng = random.Random(2)
+    new = []
+    for trial in range(300):
+        names, large = list(keys), list(sizes)
+        at = rng.randrange(len(keys))
+        if change == "insert":
+            names.insert(at, f"new-{trial}")
+            large.insert(at, rng.choice(sizes))
+        elif change == "delete":
+            del names[at], large[at]
+        else:
+            large[at] = rng.choice(sizes)
+        after = _by_bytes(names, large, 3_000_000)
+        assert after == _by_bytes(names, large, 3_000_000)
+        new.append(len(after - before))
+    assert sum(count <= 2 for count in new) >= 285
+    assert max(new) <= 4
+
+
+@given(st.lists(st.integers(1, 50), max_size=60), st.integers(1, 40))
+def test_any_sizes_are_cut_once_and_in_order(sizes: list[int], mean: int) -> None:
+    keys = [f"k{place}" for place in range(len(sizes))]
+    cuts = list(cut(keys, mean, sizes))
+    assert [place for start, stop in cuts for place in range(start, stop)] == list(range(len(sizes)))
+    for start, stop in cuts[:-1]:
+        assert sum(sizes[start:stop]) >= max(1, mean // 2)
+        assert sum(sizes[start : stop - 1]) <= 4 * mean
