@@ -3,7 +3,7 @@
 from __future__ import annotations
 
 import time
-from collections.abc import Iterator, Sequence
+from collections.abc import Callable, Iterator, Sequence
 from contextlib import suppress
 from dataclasses import dataclass
 from typing import Any
@@ -17,7 +17,7 @@ from mmcore.shards.quarantine import Refused, ending_of
 from mmcore.shards.recipe import ShardJob, open_modality, refs_of
 from mmcore.sources.reading import read_source
 from mmcore.sources.references import is_list, words_of
-from mmcore.sources.web import Fetcher, of_address
+from mmcore.sources.web import Fetcher, hosts_of, of_address
 from mmcore.storage import sha256
 
 INLINE = "(text in the manifest)"
@@ -51,10 +51,13 @@ class CellReader:
         self.modalities = {name: open_modality(recipe) for name, recipe in sorted(body["modalities"].items())}
         self.several = {name: modality.several for name, modality in self.modalities.items()}
         self.setbacks: list[Exclusion] = []
-        self._fetcher = Fetcher(self._coming(len(body["keys"])))
+        self._fetcher = Fetcher(self._coming(len(body["keys"])), hosts_of(job.run))
+        self.waiting: Callable[[], None] = lambda: None
+        """Called while bytes are waited for, which is no decoding."""
         self.refused: Refused | None = None
         """The bytes of the cell that was read last, where they are unfit."""
         self._since = 0.0
+        self._told: list[str] = []
 
     def close(self) -> None:
         self._fetcher.close()
@@ -84,7 +87,8 @@ class CellReader:
                 self._keep_undecoded(row, name, root, ref)
             return excluded
         if self._isolated:
-            parallel.tell({"decoding": [key, name], "since": self._since})
+            self._told = [key, name]
+            parallel.tell({"decoding": self._told, "since": self._since})
         try:
             found = self._made(row, name, root, ref)
             if isinstance(found, Rejected) and found.code in CIRCUMSTANTIAL:
@@ -151,10 +155,16 @@ class CellReader:
     def _bytes(self, root: str, ref: Json, fingerprint: str | None, name: str) -> bytes | Rejected:
         try:
             if address := of_address(ref):
-                return self._fetcher.read(address, self._max_bytes[name])
+                return self._fetcher.read(address, self._max_bytes[name], self._wait)
             return read_source(root, ref, fingerprint, self._max_bytes[name])
         except OSError as error:
             raise _ReadError(error.strerror or str(error) or type(error).__name__) from error
+
+    def _wait(self) -> None:
+        self._since = time.monotonic()
+        self.waiting()
+        if self._isolated and self._told:
+            parallel.tell({"decoding": self._told, "since": self._since})
 
     def _set_back(self, key: str, name: str, row: int, why: Rejected) -> Rejected:
         source = source_of(self._media[name], row)

@@ -32,7 +32,7 @@ def cut(keys: Sequence[str], mean: int, costs: Sequence[int] | None = None) -> I
     cuts: list[tuple[int, int]] = []
     start = 0
     while start < len(keys):
-        stop = _end(hashes, before, start, smallest, largest, threshold)
+        stop = _end(hashes, before, start, (smallest, largest), threshold)
         if cuts and before[stop] - before[start] < smallest and before[stop] - before[cuts[-1][0]] <= largest:
             start = cuts.pop()[0]
         cuts.append((start, stop))
@@ -47,13 +47,13 @@ def shuffled(keys: Sequence[str]) -> list[int]:
     return sorted(range(len(keys)), key=lambda place: (hashes[place], keys[place]))
 
 
-def _end(hashes: Sequence[int], before: Sequence[int], start: int, smallest: int, largest: int, threshold: int) -> int:
+def _end(hashes: Sequence[int], before: Sequence[int], start: int, bounds: tuple[int, int], threshold: int) -> int:
     """Where the shard from `start` on stops; `before` are the costs of all rows before each."""
-    first = bisect_left(before, before[start] + smallest)
-    last = max(first, bisect_right(before, before[start] + largest) - 1)
+    first = bisect_left(before, before[start] + bounds[0])
+    last = max(first, bisect_right(before, before[start] + bounds[1]) - 1)
     for stop in range(first, min(last, len(hashes)) + 1):
         if hashes[stop - 1] < threshold:
             return stop
-    if before[-1] - before[start] < largest:
+    if before[-1] - before[start] < bounds[1]:
         return len(hashes)
     return min(range(first, last + 1), key=lambda stop: hashes[stop - 1])

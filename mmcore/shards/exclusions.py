@@ -7,10 +7,11 @@ What may pass by itself is excluded for one run only, and has no file.
 
 from __future__ import annotations
 
-from collections.abc import Iterable, Mapping
+from collections.abc import Iterable, Mapping, Sequence
 from dataclasses import asdict, dataclass
 
 from mmcore.records import Json, digest
+from mmcore.shards.recipe import ShardRecipe
 from mmcore.storage import Store
 
 FOLDER = "exclusions"
@@ -70,3 +71,21 @@ def excluded_in(
         for exclusion in exclusions.get((key, modality), ())
         if exclusion.source == source_of(column, row)
     ]
+
+
+def with_exclusions(recipe: ShardRecipe, added: Sequence[Exclusion]) -> ShardRecipe:
+    """The recipe of the same shard once more is excluded."""
+    body = recipe.body
+    by_cell: dict[tuple[str, str], list[Exclusion]] = {}
+    for exclusion in added:
+        by_cell.setdefault((exclusion.key, exclusion.modality), []).append(exclusion)
+    # In the order in which a plan made afresh would list them.
+    codes = {(key, modality): [code, message] for key, modality, code, message in body["excluded"]}
+    codes |= {(k, m): [c, why] for k, m, c, why in excluded_in(body["keys"], body["media"], by_cell)}
+    body["excluded"] = [
+        [key, modality, *codes[key, modality]]
+        for key in body["keys"]
+        for modality in body["media"]
+        if (key, modality) in codes
+    ]
+    return ShardRecipe.of(body)

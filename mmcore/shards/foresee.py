@@ -9,6 +9,7 @@ from concurrent.futures import ThreadPoolExecutor
 from mmcore.config.run import RunConfig
 from mmcore.errors import DamagedError
 from mmcore.records import Json, ShardEntry, Step
+from mmcore.shards.exclusions import PASSING
 from mmcore.shards.plan import ShardPlan, plan_shards
 from mmcore.shards.recipe import FOLDER, WRITER_VERSION, ShardRecipe
 from mmcore.storage import Store
@@ -189,7 +190,8 @@ def _differences(old: Receipt, new: Receipt) -> list[str]:
         elif before != settings:
             found.append(f"mmcore's code for {name} changed")
         elif old["sources"]["media"][name] != new["sources"]["media"][name]:
-            found.append(f"{name} changed")
+            unread = any(one["modality"] == name and one["code"] in PASSING for one in old["rejects"])
+            found.append(f"{name} could not all be read, and is tried again" if unread else f"{name} changed")
     found += [f"{name} removed" for name in old["modalities"] if name not in new["modalities"]]
     if old["bad_modality"] != new["bad_modality"]:
         found.append("data.bad_modality changed")

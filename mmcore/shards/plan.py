@@ -12,7 +12,7 @@ from mmcore.config.media import TextSettings
 from mmcore.config.run import RunConfig
 from mmcore.records import SPLITS, Json, Reject
 from mmcore.shards.cuts import cut, shuffled
-from mmcore.shards.exclusions import Exclusion, excluded_in, read_exclusions
+from mmcore.shards.exclusions import excluded_in, read_exclusions
 from mmcore.shards.filters import recipe_of
 from mmcore.shards.quarantine import DEFAULT_LIMITS
 from mmcore.shards.recipe import WRITER_VERSION, ShardRecipe
@@ -124,24 +124,6 @@ def plan_shards(config: RunConfig, store: Store) -> ShardPlan:
         config.learnable,
         where,
     )
-
-
-def with_exclusions(recipe: ShardRecipe, added: Sequence[Exclusion]) -> ShardRecipe:
-    """The recipe of the same shard once more is excluded."""
-    body = recipe.body
-    by_cell: dict[tuple[str, str], list[Exclusion]] = {}
-    for exclusion in added:
-        by_cell.setdefault((exclusion.key, exclusion.modality), []).append(exclusion)
-    # In the order in which a plan made afresh would list them.
-    codes = {(key, modality): [code, message] for key, modality, code, message in body["excluded"]}
-    codes |= {(k, m): [c, why] for k, m, c, why in excluded_in(body["keys"], body["media"], by_cell)}
-    body["excluded"] = [
-        [key, modality, *codes[key, modality]]
-        for key in body["keys"]
-        for modality in body["media"]
-        if (key, modality) in codes
-    ]
-    return ShardRecipe.of(body)
 
 
 def _extra(manifest: Manifest, name: str) -> list[Json]:

@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import time
+import uuid
 from collections.abc import Generator, Sequence
 from contextlib import closing
 from dataclasses import replace
@@ -14,10 +15,10 @@ from mmcore.parallel import Died, Pool
 from mmcore.progress import Progress
 from mmcore.records import SPLITS, Dataset, Json, count_by
 from mmcore.shards.budget import RejectBudget, rejects_of
-from mmcore.shards.exclusions import Exclusion, source_of
+from mmcore.shards.exclusions import PASSING, Exclusion, source_of, with_exclusions
 from mmcore.shards.filters import FILTERED
 from mmcore.shards.foresee import Receipt, Shelf, entries_of, foresee_shards
-from mmcore.shards.plan import ShardPlan, plan_shards, with_exclusions
+from mmcore.shards.plan import ShardPlan, plan_shards
 from mmcore.shards.recipe import ShardJob
 from mmcore.shards.write import Setback, make_shard
 from mmcore.sources.manifest import labels_problems
@@ -56,8 +57,9 @@ def make_shards(
     for receipt in receipts:
         if receipt is not None:
             budget.add_receipt(receipt)
+    run = uuid.uuid4().hex
     jobs = {
-        position: ShardJob(recipe, store, roots, config.compute.sample_timeout_s)
+        position: ShardJob(recipe, store, roots, config.compute.sample_timeout_s, run=run)
         for position, (recipe, roots) in enumerate(zip(plan.recipes, plan.roots, strict=True))
         if receipts[position] is None
     }
@@ -88,8 +90,19 @@ def _made(jobs: dict[int, ShardJob], pool: Pool, progress: Progress) -> Generato
                 again.append(_without(job, result.exclusions, name(job), progress))
                 positions[again[-1].recipe.digest] = positions[job.recipe.digest]
             else:
+                _tell_unreadable(result, name(job), progress)
                 yield positions[job.recipe.digest], result
         waiting = again
+
+
+def _tell_unreadable(receipt: Receipt, name: str, progress: Progress) -> None:
+    """Say what could not be read this time: the next run tries it again."""
+    found = [reject for reject in rejects_of(receipt) if reject.code in PASSING]
+    if found:
+        first = found[0]
+        more = f" (and {len(found) - 1:,} more)" if len(found) > 1 else ""
+        what = f"{first.modality} of {first.key!r}{more} is set aside for this run: {first.message}."
+        progress.log(f"{name}: {what}")
 
 
 def _alone(job: ShardJob, name: str) -> dict[str, Json] | Setback:
@@ -119,8 +132,8 @@ def _without(job: ShardJob, exclusions: Sequence[Exclusion], name: str, progress
     for exclusion in exclusions:
         if exclusion.lasting:
             exclusion.publish(job.store)
-        how = "set aside" if exclusion.lasting else "set aside for this run"
-        progress.log(f"{name}: {exclusion.modality} of {exclusion.key!r} is {how}: {exclusion.message}.")
+            what = f"{exclusion.modality} of {exclusion.key!r} is set aside"
+            progress.log(f"{name}: {what}: {exclusion.message}.")
     recipe = with_exclusions(job.recipe, exclusions)
     if recipe.digest == job.recipe.digest:
         raise StageError(f"{name}: what was set aside for it still keeps it from being made: {exclusions[0]}.")

@@ -68,6 +68,8 @@ class ShardJob:
     """Decoding a sample may take this long, or the process ends; held where the job has a process to itself."""
     isolated: bool = False
     """Tell each sample before it is decoded."""
+    run: str = ""
+    """Tells one run from another: in each, a host that gave nothing gets a new chance."""
 
 
 def sources_of(body: Mapping[str, Json]) -> dict[str, Json]:

@@ -15,13 +15,14 @@ from mmcore import parallel
 from mmcore.modalities.base import Rejected
 from mmcore.records import Json, Reject, count_by
 from mmcore.shards.cells import CellReader, Found
-from mmcore.shards.exclusions import Exclusion
+from mmcore.shards.exclusions import Exclusion, with_exclusions
 from mmcore.shards.filters import FILTERED, Filters, facts_of
 from mmcore.shards.index import Cell, IndexBuilder, Place
 from mmcore.shards.quarantine import DEFAULT_LIMITS, QuarantineWriter
 from mmcore.shards.recipe import FOLDER, ShardJob
 from mmcore.shards.tar import TarWriter, member_name
 from mmcore.shards.time_limit import TimeLimit
+from mmcore.shards.unreadable import remember, standing
 from mmcore.storage import Store, sha256
 
 _logger = logging.getLogger(__name__)
@@ -47,10 +48,13 @@ class Kept:
 def make_shard(job: ShardJob) -> dict[str, Json] | Setback:
     """Make and publish a shard's tars and indexes, then its receipt, which is returned.
 
+    Where files could not be read, the shard is made without them, under the recipe that excludes them.
     Raises SourceChangedError where a file is not the one that was planned with, and StageError where a modality's
     code fails on a sample.
     """
-    body = job.recipe.body
+    if finished := standing(job):
+        return finished
+    recipe, body = job.recipe, job.recipe.body
     reader = CellReader(job, body)
     rejects: list[Reject] = []
     with (
@@ -61,8 +65,11 @@ def make_shard(job: ShardJob) -> dict[str, Json] | Setback:
     ):
         for sample in _samples(job, body, reader, rejects, quarantine):
             writer.add(sample)
-        if reader.setbacks:
+        if any(setback.lasting for setback in reader.setbacks):
             return Setback(tuple(reader.setbacks))
+        if reader.setbacks:
+            # The bytes are those that making it again, with these cells excluded, would give.
+            recipe = with_exclusions(recipe, reader.setbacks)
         files = [part.published(job.store) for part in writer.finish()]
         receipt = {
             **{
@@ -70,22 +77,24 @@ def make_shard(job: ShardJob) -> dict[str, Json] | Setback:
                 for name in ("kind", "writer", "split", "bad_modality", "filters", "modalities", "task")
             },
             "files": files,
-            "recipe": job.recipe.digest,
-            "rows": job.recipe.rows,
+            "recipe": recipe.digest,
+            "rows": recipe.rows,
             "samples": sum(file["samples"] for file in files),
             "whole": sum(file["whole"] for file in files),
             "present": _added(file["present"] for file in files),
             "classes": _added(file["classes"] for file in files),
             "filtered": sum(reject.code == FILTERED for reject in rejects),
             "rejects": [reject.as_json() for reject in rejects],
-            "sources": job.recipe.sources,
+            "sources": recipe.sources,
             **quarantine.published(job.store),
         }
-    job.store.publish_json(job.recipe.receipt, receipt)
+    job.store.publish_json(recipe.receipt, receipt)
+    if recipe is not job.recipe:
+        remember(job, reader.setbacks)
     if rejects:
         counts = ", ".join(f"{code} {n}" for code, n in count_by(one.code for one in rejects).items())
         _logger.info(
-            "shard %s (%s): set aside of %d samples: %s", job.recipe.digest[:8], body["split"], job.recipe.rows, counts
+            "shard %s (%s): set aside of %d samples: %s", recipe.digest[:8], body["split"], recipe.rows, counts
         )
     return receipt
 
@@ -107,6 +116,7 @@ def _samples(
     extras: dict[str, list[Json]] = body["extras"]
     filters = Filters(body["filters"], list(reader.modalities))
     with TimeLimit(limit_s, exact=job.isolated) as limit:
+        reader.waiting = limit.restart
         for row, (key, root) in enumerate(zip(body["keys"], roots, strict=True)):
             limit.restart()
             reader.begin()

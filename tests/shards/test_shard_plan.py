@@ -5,8 +5,8 @@ import os
 
 from mmcore.config.data import ShardsConfig
 from mmcore.records import digest
-from mmcore.shards.exclusions import Exclusion, read_exclusions, source_of
-from mmcore.shards.plan import plan_shards, with_exclusions
+from mmcore.shards.exclusions import Exclusion, read_exclusions, source_of, with_exclusions
+from mmcore.shards.plan import plan_shards
 
 from .conftest import Bench
 

@@ -12,6 +12,7 @@ import webdataset
 from mmcore.config.media import TextSettings
 from mmcore.errors import SourceChangedError, StageError
 from mmcore.records import digest
+from mmcore.shards.exclusions import Exclusion, source_of, with_exclusions
 from mmcore.shards.foresee import entries_of
 from mmcore.shards.plan import plan_shards
 from mmcore.shards.read import read_index, read_members
@@ -202,15 +203,33 @@ def test_what_circumstances_spoil_is_not_published(bench: Bench, monkeypatch: py
     ]
     assert bench.store.listing("shards") == {}
 
+
+def test_what_cannot_be_read_is_excluded_at_once(bench: Bench, tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
+    """In one pass the same bytes, under the same names, as making the shard again with these cells excluded."""
+
     def broken(*_):
         raise OSError(5, "Input/output error")
 
-    monkeypatch.setattr("mmcore.shards.cells.read_source", broken)
     plan = plan_shards(bench.write(), bench.store)
-    result = make_shard(ShardJob(plan.recipes[0], bench.store, plan.roots[0], 60.0))
-    assert isinstance(result, Setback)
-    assert {(e.modality, e.code, e.message) for e in result.exclusions} == {("word", "io-error", "Input/output error")}
-    assert len(result.exclusions) == plan.recipes[0].rows
+    job = ShardJob(plan.recipes[0], bench.store, plan.roots[0], 60.0)
+    with monkeypatch.context() as patch:
+        patch.setattr("mmcore.shards.cells.read_source", broken)
+        patch.setattr("mmcore.shards.unreadable.read_source", broken)
+        receipt = make_shard(job)
+        assert [r["code"] for r in receipt["rejects"] if r["modality"]] == ["io-error"] * job.recipe.rows
+        assert make_shard(job) == receipt
+    body, words = job.recipe.body, job.recipe.body["media"]["word"]
+    met = [
+        Exclusion(key, "word", source_of(words, row), "io-error", "Input/output error")
+        for row, key in enumerate(body["keys"])
+    ]
+    other = Store(tmp_path / "other").open()
+    again = make_shard(ShardJob(with_exclusions(job.recipe, met), other, plan.roots[0], 60.0))
+    assert again == receipt
+    for folder in ("shards", "quarantine"):
+        assert other.listing(folder) == bench.store.listing(folder)
+    # Once it can be read, it is.
+    assert make_shard(job)["rejects"] == []
 
 
 def test_a_bug_in_a_modality_names_the_sample(store: Store) -> None:

@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import socket
 import threading
 import time
 from collections.abc import Iterator
@@ -16,15 +17,16 @@ from mmcore.modalities.base import Rejected
 from mmcore.parallel import serial_pool
 from mmcore.progress import Silent
 from mmcore.shards import open_dataset
-from mmcore.shards.prepare import prepare
+from mmcore.shards.prepare import foresee_shards, prepare
 from mmcore.sources import web
 from mmcore.storage import Store
+from tests.shards.conftest import Tally
 
 
 class Site:
     """Answers by the path: /text/N, /gone/…, /busy/…, /once/…, /large, /cut, /turn, /file, /slow/N."""
 
-    def __init__(self) -> None:
+    def __init__(self, port: int = 0) -> None:
         self.asked: list[str] = []
         self.most_at_once = self._at_once = 0
         lock, site = threading.Lock(), self
@@ -67,7 +69,7 @@ class Site:
             def log_message(self, *_: Any) -> None:
                 pass
 
-        self._server = ThreadingHTTPServer(("127.0.0.1", 0), Handler)
+        self._server = ThreadingHTTPServer(("127.0.0.1", port), Handler)
         self._server.daemon_threads = True
         self._thread = threading.Thread(target=self._server.serve_forever)
         self._thread.start()
@@ -152,3 +154,95 @@ def test_a_manifest_of_addresses(site: Site, tmp_path: Path, allowed: bool) -> N
     asked = len(site.asked)
     assert prepare(config, Store(tmp_path / "output"), serial_pool(config.compute), Silent()).digest == made.digest
     assert len(site.asked) == asked == 30
+
+
+def _free_port() -> int:
+    with socket.socket() as free:
+        free.bind(("127.0.0.1", 0))
+        return int(free.getsockname()[1])
+
+
+def test_a_host_that_gives_nothing_is_given_up_and_gets_another_chance(
+    site: Site, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    hosts = web.Hosts()
+    for number in range(web.GIVEN_UP_AFTER - 1):
+        with pytest.raises(OSError, match="time and again"):
+            hosts.ask(f"{site.url}/busy/{number}", 100)
+    # Any answer, if only that there is nothing, shows that it lives.
+    assert isinstance(hosts.ask(f"{site.url}/gone/1", 100), Rejected)
+    for number in range(web.GIVEN_UP_AFTER):
+        with pytest.raises(OSError, match="time and again"):
+            hosts.ask(f"{site.url}/busy/{number}", 100)
+    asked = len(site.asked)
+    with pytest.raises(OSError, match="gave nothing for 6 addresses in a row"):
+        hosts.ask(f"{site.url}/text/1", 100)
+    assert len(site.asked) == asked
+    assert web.Hosts().ask(f"{site.url}/text/1", 100) == b"/text/1"
+    assert web.hosts_of("one") is web.hosts_of("one") is not web.hosts_of("two")
+    monkeypatch.setattr(web, "GIVEN_UP_S", 0.0)
+    assert hosts.ask(f"{site.url}/text/1", 100) == b"/text/1"
+
+
+def test_bytes_that_drip_are_given_up(site: Site, monkeypatch: pytest.MonkeyPatch) -> None:
+    monkeypatch.setattr(web, "TOTAL_S", -1.0)
+    with pytest.raises(OSError, match="not whole after"):
+        web.fetch(f"{site.url}/text/1", 100)
+
+
+def test_the_caller_is_told_while_it_waits(site: Site, monkeypatch: pytest.MonkeyPatch) -> None:
+    monkeypatch.setattr(web, "BEAT_S", 0.01)
+    told: list[float] = []
+    fetcher = web.Fetcher(iter(()))
+    try:
+        assert fetcher.read(f"{site.url}/slow/1", 100, lambda: told.append(time.monotonic())) == b"/slow/1"
+    finally:
+        fetcher.close()
+    assert len(told) >= 3
+
+
+def test_a_dead_host_costs_its_own_samples_only(site: Site, tmp_path: Path) -> None:
+    dead = _free_port()
+    rows = []
+    for n in range(120):
+        url = f"http://127.0.0.1:{dead}" if n % 4 == 3 else site.url
+        rows.append(f"k{n:03},{'ab'[n // 4 % 2]},{('train', 'val', 'test')[n // 40]},{url}/text/{n}")
+    (tmp_path / "rows.csv").write_text("\n".join(["id,label,split,page", *rows]) + "\n")
+    data = {
+        "manifest": str(tmp_path / "rows.csv"),
+        "modalities": {"page": {"kind": "text", "column": "page"}},
+        "max_rejected": 1.0,
+        "allow_remote": True,
+    }
+    config = RunConfig.model_validate({"data": data, "shards": {"samples": 16}, "output": str(tmp_path / "output")})
+    store, pool, tally = Store(tmp_path / "output").open(), serial_pool(config.compute), Tally()
+    first = prepare(config, store, pool, tally)
+    assert sorted(site.asked) == sorted(f"/text/{n}" for n in range(120) if n % 4 != 3)
+    assert {reject.key for reject in first.rejects if reject.code == "io-error"} == {
+        f"k{n:03}" for n in range(3, 120, 4)
+    }
+    assert any("more) is set aside for this run" in line for line in tally.lines)
+    assert store.listing("exclusions") == {}
+
+    # The next run tries the dead host alone, and as it is still dead, what was made stands.
+    before = {name: (tmp_path / "output/shards" / name).stat().st_mtime_ns for name in store.listing("shards")}
+    assert prepare(config, store, pool, Silent()) == first
+    assert len(site.asked) == 90
+    after = {name: (tmp_path / "output/shards" / name).stat().st_mtime_ns for name in store.listing("shards")}
+    assert after == before
+    steps = [step.reason for step in foresee_shards(config, store)[2]]
+    assert set(steps) == {"page could not all be read, and is tried again"}
+
+    # Back again, it gives all.
+    revived = Site(dead)
+    try:
+        made = prepare(config, store, pool, Silent())
+        assert made.rejects == ()
+        assert set(revived.asked) == {f"/text/{n}" for n in range(3, 120, 4)}
+    finally:
+        revived.close()
+    shards = open_dataset(tmp_path / "output", dataset=made.digest)
+    assert {sample["page"].decode() for sample in shards.read(range(len(shards)))} == {f"/text/{n}" for n in range(120)}
+    asked = len(site.asked)
+    again = prepare(config, store, pool, Silent())
+    assert (again.digest, len(site.asked)) == (made.digest, asked)
