@@ -16,6 +16,7 @@ import numpy as np
 import pyarrow as pa
 
 from mmcore.config.quality import DuplicatesConfig
+from mmcore.modalities import looks
 from mmcore.quality.clusters import find_clusters
 
 PLANTED = 0.05
@@ -23,13 +24,20 @@ KINDS = ["image", "text", "flat", "crowd"]
 
 
 def image_signatures(rows: int, random: np.random.Generator) -> tuple[np.ndarray, int]:
-    """Random 64 bits; the last ones copies of the first with at most one bit less changed than allowed."""
-    found = random.integers(0, 256, (rows, 8), dtype=np.uint8)
+    """Random hashes and frequencies; the last ones copies of the first.
+
+    Their hashes differ in 3 bits less than allowed (.05 of 64), their frequencies by so much that the likeness is .99.
+    """
+    found = random.integers(0, 256, (rows, looks.BYTES), dtype=np.uint8)
+    found[:, -1] = 224
     copies = int(rows * PLANTED)
     found[-copies:] = found[:copies]
-    for _ in range(DuplicatesConfig().image_bits - 3):  # 3 of 64 bits are .05
+    for _ in range(DuplicatesConfig().image_bits - 3):
         bits = random.integers(0, 64, copies)
         found[np.arange(rows - copies, rows), bits // 8] ^= (1 << (bits % 8)).astype(np.uint8)
+    steps = found[-copies:, looks.HASH_BYTES : -1].view(np.int8)
+    noise = random.normal(0, steps.std() * np.tan(np.arccos(0.99)), steps.shape)
+    steps[:] = np.clip(np.rint(steps + noise), -127, 127)
     return found, copies
 
 

@@ -19,7 +19,10 @@ class DuplicatesConfig(Part):
     modalities: list[str] | None = None
     """Look at these only (all when not given): one that repeats by design, such as a label's name, tells nothing."""
     image_bits: int = Field(4, ge=0, le=10)
-    """Most bits, of 64, in which the signatures of two near-duplicate pictures differ."""
+    """Most bits, of 64, in which the hashes of two near-duplicate pictures differ."""
+    image_likeness: float = Field(0.98, ge=0, le=1)
+    """Least likeness (cosine of their coarse shapes) that pictures of so near hashes have too. Where one has fewer than
+    64 pixels a side, they may differ by .4 of what this allows, or all handwritten sevens would be one."""
     audio_share: float = Field(0.15, ge=0, le=0.3)
     """Largest share of bits in which the signatures of two near-duplicate sounds differ."""
     text_jaccard: float = Field(0.85, ge=0.7, le=1)

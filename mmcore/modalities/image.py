@@ -9,7 +9,7 @@ import numpy as np
 from PIL import Image
 
 from mmcore.config.media import ImageSettings
-from mmcore.modalities import colours, jpeg, stills
+from mmcore.modalities import colours, jpeg, looks, stills
 from mmcore.modalities.base import Member, Modality, Rejected
 from mmcore.modalities.pixels import (
     Picture,
@@ -17,7 +17,6 @@ from mmcore.modalities.pixels import (
     framed,
     in_mode,
     packed,
-    perceptual_hash,
     resized,
     target,
     unpacked,
@@ -67,15 +66,15 @@ class ImageModality(Modality[Picture]):
         return packed(value.pixels, self.settings.format, self.settings.quality)
 
     def signature(self, value: Picture) -> bytes | None:
-        """A perceptual hash of 64 bits: see `pixels.perceptual_hash`."""
-        return perceptual_hash(value.pixels)
+        """73 bytes: see `looks`."""
+        return looks.signature(value.pixels, min(value.width, value.height))
 
     def load(self, data: bytes) -> Pixels:
         """The member as (height, width, channels) of 0 to 255; one channel for grey."""
         return unpacked(data, self.settings.mode)
 
     def process(self, data: bytes) -> Member | Rejected:
-        """As for any modality, but the hash is taken of the resized picture, which holds all that it looks at."""
+        """As for any modality, but the signature is taken of the resized picture, which holds all that it looks at."""
         if not data:
             return Rejected("empty-file", "the file has no bytes")
         value = self.decode(data)

@@ -126,6 +126,17 @@ def perceptual_hash(pixels: Pixels) -> bytes | None:
     The signs, about their median, of the 64 lowest frequencies (but the mean) of the cosine transform of the grey
     picture at 32 x 32, after C. Zauner, Implementation and Benchmarking of Perceptual Image Hash Functions, 2010.
     """
+    low = lowest_frequencies(pixels)
+    return None if low is None else signs_of(low)
+
+
+def signs_of(low: NDArray[np.float32]) -> bytes:
+    """The signs of 64 numbers about their median, as bits."""
+    return np.packbits(low > np.median(low)).tobytes()
+
+
+def lowest_frequencies(pixels: Pixels) -> NDArray[np.float32] | None:
+    """The 64 lowest frequencies but the mean of the grey picture at 32 x 32; None for one without a pattern."""
     # Of a large picture every so manieth pixel does, at a fraction of the time: what counts are the large shapes.
     step = max(1, min(pixels.shape[:2]) // (2 * HASH_SIDE))
     grey = in_mode(np.ascontiguousarray(pixels[::step, ::step]), "grey")[:, :, 0]
@@ -134,10 +145,11 @@ def perceptual_hash(pixels: Pixels) -> bytes | None:
     small = cv2.resize(
         grey, (HASH_SIDE, HASH_SIDE), interpolation=cv2.INTER_AREA if shrinks else cv2.INTER_LINEAR
     ).astype(np.float32)
-    low = cv2.dct(small).ravel()[_LOW]
+    low: Any = cv2.dct(small).ravel()[_LOW]
     if float(np.sqrt(np.mean(low * low))) < FLAT * np.sqrt(HASH_SIDE * HASH_SIDE / len(low)):
         return None
-    return np.packbits(low > np.median(low)).tobytes()
+    found: NDArray[np.float32] = low
+    return found
 
 
 def _lowest() -> NDArray[np.intp]:
@@ -147,6 +159,8 @@ def _lowest() -> NDArray[np.intp]:
 
 
 _LOW = _lowest()
+NUMBERS: NDArray[np.intp] = _LOW // HASH_SIDE + _LOW % HASH_SIDE
+"""Of each of these frequencies, the half waves down and across the picture, added."""
 
 
 def _with_channels(pixels: Any) -> Pixels:

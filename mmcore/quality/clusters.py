@@ -75,8 +75,23 @@ def _near(kind: str, column: pa.Array, wanted: DuplicatesConfig) -> list[Pairs]:
         signatures: Signatures = np.frombuffer(flat, np.uint8).reshape(len(rows), width)
         if kind == "text":
             pairs = jaccard_pairs(signatures, wanted.text_jaccard)
+        elif kind == "image":
+            pairs = _alike(signatures, wanted)
         else:
-            most = wanted.image_bits if kind == "image" else int(wanted.audio_share * width * 8)
-            pairs = hamming_pairs(signatures, most)
+            pairs = hamming_pairs(signatures, int(wanted.audio_share * width * 8))
         edges.append(rows[pairs])
     return edges
+
+
+def _alike(signatures: Signatures, wanted: DuplicatesConfig) -> Pairs:
+    """Pairs of pictures of near hashes that also look alike."""
+    # Imported here: planning a run loads this module, and does without OpenCV.
+    from mmcore.modalities import looks
+
+    vectors, sides = looks.frequencies(signatures), signatures[:, -1]
+
+    def confirm(left: NDArray[np.int64], right: NDArray[np.int64]) -> NDArray[np.bool_]:
+        cosine = np.einsum("ij,ij->i", vectors[left], vectors[right])
+        return looks.alike(cosine, sides[left], sides[right], wanted.image_likeness)
+
+    return hamming_pairs(np.ascontiguousarray(signatures[:, : looks.HASH_BYTES]), wanted.image_bits, confirm)

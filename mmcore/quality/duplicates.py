@@ -18,7 +18,7 @@ from mmcore.records import SPLITS, DataFile, Json, ShardEntry, canonical_json, d
 from mmcore.shards.read import read_index
 from mmcore.storage import Store, sha256
 
-VERSION = 1
+VERSION = 2
 """Raised by hand when other duplicates are found with the same settings in the same shards."""
 FOLDER = "quality"
 SHOWN_CLUSTERS = 12

@@ -15,7 +15,7 @@ import numpy as np
 from numpy.typing import NDArray
 
 Signatures = NDArray[np.uint8]
-"""(n, bytes): the signatures must differ from each other; equal ones belong together without any search."""
+"""(n, bytes): the signatures should differ from each other; equal ones belong together without any search."""
 Pairs = NDArray[np.int64]
 """(pairs, 2): row numbers. A pair may be there more than once; of more than `MOST_PAIRS`, only so many that the same
 rows stay joined."""
@@ -36,8 +36,10 @@ BAND_BYTES = 8
 """Places of a MinHash signature in one band: 32 bands of 8, see `mmcore.modalities.minhash`."""
 
 
-def hamming_pairs(signatures: Signatures, most_bits: int) -> Pairs:
+def hamming_pairs(signatures: Signatures, most_bits: int, confirm: Verify | None = None) -> Pairs:
     """All pairs of signatures that differ in at most `most_bits` bits, rarely missing one where they are long.
+
+    With `confirm`, those of them that it finds alike too.
 
     Cut into b > most_bits blocks, two such signatures have b - most_bits equal blocks (the pigeonhole principle), so
     that a key of so many blocks, for every choice of them, finds each pair. Where that takes too many keys, keys are
@@ -50,7 +52,10 @@ def hamming_pairs(signatures: Signatures, most_bits: int) -> Pairs:
 
     def verify(left: NDArray[np.int64], right: NDArray[np.int64]) -> NDArray[np.bool_]:
         differing = np.bitwise_count(words[left] ^ words[right]).sum(axis=1, dtype=np.int64)
-        return np.asarray(differing <= most_bits)
+        passed = np.asarray(differing <= most_bits)
+        if confirm is not None and passed.any():
+            passed[passed] = confirm(left[passed], right[passed])
+        return passed
 
     return _verified(_bit_keys(signatures, width * 8, most_bits), verify)
 

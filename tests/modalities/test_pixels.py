@@ -205,7 +205,7 @@ def test_small_pictures_are_set_aside():
 
 
 def _bits(one, other):
-    return sum((a ^ b).bit_count() for a, b in zip(one, other, strict=True))
+    return sum((a ^ b).bit_count() for a, b in zip(one[:8], other[:8], strict=True))
 
 
 def test_copies_share_their_hash_and_others_do_not():

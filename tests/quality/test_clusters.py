@@ -115,7 +115,8 @@ def test_clusters_are_what_hangs_together(case: tuple[int, list[tuple[int, int]]
 
 def test_exact_and_near_duplicates_share_clusters() -> None:
     hashes = pa.array(["a", "b", "a", None, "c", "d"])
-    near = bytes(8), bytes(7) + b"\x01", bytes(7) + b"\xff"
+    look = bytes([100] * 64) + b"\xff"
+    near = bytes(8) + look, bytes(7) + b"\x01" + look, bytes(7) + b"\xff" + look
     signatures = pa.array([None, near[0], None, None, near[1], near[2]], pa.binary())
     found = find_clusters("image", [hashes], signatures, DuplicatesConfig())
     assert found.cluster.tolist() == [0, 1, 0, -1, 1, -1]

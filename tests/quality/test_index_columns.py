@@ -36,7 +36,8 @@ def _columns(keys: list[str], **more: pa.Array) -> dict[str, pa.Array]:
 def test_edited_texts_and_changed_bits_are_found_across_splits(store: Store) -> None:
     edited = TEXT.replace("warm afternoon", "late afternoon", 1).upper()
     texts = {"train": [TEXT, "quite another text, " * 9], "test": [edited, "nothing of the kind in here " * 5]}
-    pictures = {"train": [bytes(8), None], "test": [bytes(7) + b"\x11", bytes([255] * 8)]}
+    look = bytes([100] * 64) + b"\xff"
+    pictures = {"train": [bytes(8) + look, None], "test": [bytes(7) + b"\x11" + look, bytes([255] * 8) + look]}
     entries = [
         _shard(
             store,
