@@ -74,7 +74,7 @@ class DataConfig(Part):
 
     manifest: str | list[str]
     """CSV, TSV, JSONL, Parquet, Arrow, WebDataset tars, a folder of class folders, or a saved Hugging Face data set: a
-    path, a list of paths, or a glob.
+    path, a list of paths, or a glob; or a Hugging Face data set by name, as `hf://USER/NAME[:CONFIG][@REVISION]`.
 
     Relative paths start from the YAML's folder, or from the folder that a deployment was made in.
     """

@@ -16,6 +16,7 @@ from mmcore.config.data import DataConfig
 from mmcore.config.media import TextSettings
 from mmcore.errors import Problem, SourceError
 from mmcore.sources.folders import SPLIT_NAMES, read_folder
+from mmcore.sources.hub import is_named, named_files
 from mmcore.sources.packed import read_tar
 from mmcore.sources.paths import file_system, is_remote
 from mmcore.sources.saved import arrow_files
@@ -69,9 +70,9 @@ def read_sheets(data: DataConfig) -> dict[str, Sheet]:
     """File (or folder) to its rows, in name order. Raises SourceError with the problems of all of them."""
     wanted = Wanted.of(data)
     sheets, problems = {}, []
-    for file in _files([data.manifest] if isinstance(data.manifest, str) else data.manifest):
+    for file, split in _files([data.manifest] if isinstance(data.manifest, str) else data.manifest).items():
         try:
-            sheets[file] = _keyed(_split(file, wanted, data), file, data)
+            sheets[file] = _keyed(_split(file, split, wanted, data), file, split, data)
         except SourceError as error:
             problems += error.problems
     if problems:
@@ -93,12 +94,12 @@ def split_named_in(file: str) -> str | None:
     return None
 
 
-def _split(file: str, wanted: Wanted, data: DataConfig) -> Sheet:
-    """The sheet; where it has no column of splits, and its name says one, that is every row's."""
+def _split(file: str, split: str | None, wanted: Wanted, data: DataConfig) -> Sheet:
+    """The sheet; where it has no column of splits, but is known to be of one (or its name says so), that is all rows'."""
     try:
         return _read(file, wanted)
     except SourceError:
-        named = split_named_in(file)
+        named = split_named_in(file) if split is None else SPLIT_NAMES.get(split.lower(), split)
         if named is None or data.split is not None or is_folder(file):
             raise
         rest = {column: setting for column, setting in wanted.columns.items() if column != data.columns.split}
@@ -112,14 +113,14 @@ def _split(file: str, wanted: Wanted, data: DataConfig) -> Sheet:
     return replace(sheet, table=sheet.table.append_column(data.columns.split, column))
 
 
-def _keyed(sheet: Sheet, file: str, data: DataConfig) -> Sheet:
+def _keyed(sheet: Sheet, file: str, split: str | None, data: DataConfig) -> Sheet:
     """The sheet with keys made of the file's name and the row's number where no column holds them."""
     if data.columns.key is not None:
         return sheet
     folder, _, name = file.rstrip("/").rpartition("/")
     stem = name.rpartition(".")[0] or name
     # Files of several splits often have the same names.
-    start = "-".join(filter(None, [split_named_in(folder + "/"), stem])).replace(".", "_")
+    start = "-".join(filter(None, [split or split_named_in(folder + "/"), stem])).replace(".", "_")
     keys = pa.array([f"{start}-{number:08d}" for number in sheet.numbers.to_pylist()], pa.string())
     malformed = [replace(bad, key="") for bad in sheet.malformed]
     return replace(sheet, table=sheet.table.append_column(NO_KEY, keys), malformed=malformed)
@@ -167,11 +168,17 @@ def _named(file: str, open_it: Callable[[], Opened]) -> Opened:
         raise fault(f"cannot be read ({error}).", "Check the address and your access.") from error
 
 
-def _files(patterns: Sequence[str]) -> list[str]:
-    """The files that paths and globs name, in name order."""
-    found: dict[str, None] = {}
+def _files(patterns: Sequence[str]) -> dict[str, str | None]:
+    """The files that paths, globs and names of data sets name, in name order, with the split where it is known."""
+    found: dict[str, str | None] = {}
     problems = []
     for pattern in patterns:
+        if is_named(pattern):
+            try:
+                found |= named_files(pattern)
+            except SourceError as error:
+                problems += error.problems
+            continue
         is_glob = any(mark in pattern for mark in "*?[")
         try:
             names = list(_glob(pattern)) if is_glob and not os.path.exists(pattern) else [pattern]
@@ -191,7 +198,7 @@ def _files(patterns: Sequence[str]) -> list[str]:
         problems.append(Problem("data.manifest", "the list is empty.", "Name at least one manifest."))
     if problems:
         raise SourceError(problems)
-    return sorted(found)
+    return dict(sorted(found.items()))
 
 
 def _glob(pattern: str) -> Iterator[str]:
