@@ -144,17 +144,23 @@ def _key(signatures: Signatures, bits: NDArray[np.int64]) -> NDArray[np.uint64]:
 def _verified(keys: Iterator[NDArray[np.uint64]], verify: Verify) -> Pairs:
     """The pairs that share a key and pass."""
     found: list[Pairs] = []
+    component: NDArray[np.int64] | None = None
     for key in keys:
         order = np.argsort(key)
         for near, far in _candidates(key[order]):
             for start in range(0, len(near), PAIRS_AT_ONCE):
                 cut = slice(start, start + PAIRS_AT_ONCE)
                 left, right = order[near[cut]], order[far[cut]]
+                if component is not None:
+                    # Of so many pairs only what they join counts.
+                    apart = component[left] != component[right]
+                    left, right = left[apart], right[apart]
                 passed = verify(left, right)
                 if passed.any():
                     found.append(np.stack([left[passed], right[passed]], axis=1))
             if sum(map(len, found)) > MOST_PAIRS:
                 found = [_spanning(len(key), np.concatenate(found))]
+                component = joined(len(key), found[0])
     return np.concatenate(found) if found else np.empty((0, 2), np.int64)
 
 
