@@ -95,7 +95,7 @@ def split_named_in(file: str) -> str | None:
 
 
 def _split(file: str, split: str | None, wanted: Wanted, data: DataConfig) -> Sheet:
-    """The sheet; where it has no column of splits, but is known to be of one (or its name says so), that is all rows'."""
+    """The sheet; without a column of splits, all its rows are of the split that is known or that its name says."""
     try:
         return _read(file, wanted)
     except SourceError:
