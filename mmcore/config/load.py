@@ -49,6 +49,10 @@ def _read(path: Path) -> dict[str, Any]:
     try:
         values = yaml.safe_load(path.read_text(encoding="utf-8"))
     except FileNotFoundError:
+        # A path has lost the second slash of an address.
+        if ":/" in str(path):
+            what = "this is an address, and settings are read from a file."
+            raise fault(what, "Give the path of a pipeline YAML, and output=ADDRESS behind it.") from None
         raise fault("there is no such file.", "Give the path of a pipeline YAML.") from None
     except IsADirectoryError:
         raise fault("this is a folder.", "Give the path of the YAML in it.") from None

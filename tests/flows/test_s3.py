@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import hashlib
+import json
 import os
 import signal
 import socket
@@ -14,7 +15,8 @@ from typing import Any
 
 import pytest
 
-from tests.flows.conftest import BIN, Server, mmcore
+from mmcore.shards.exclusions import Exclusion
+from tests.flows.conftest import BIN, SMALL, Server, mmcore
 from tests.flows.faulty_proxy import FaultyProxy
 
 boto3 = pytest.importorskip("boto3", reason="install mmcore[dev]: the tests of buckets need moto and s3fs")
@@ -198,3 +200,60 @@ def test_no_such_bucket(server: Server, bucket: Bucket, sample: Path) -> None:
     assert done.returncode in {1, 2}
     assert "no-such-bucket" in done.stderr
     assert "Traceback" not in done.stderr
+
+
+@pytest.mark.slow
+def test_the_whole_pipeline_and_every_command_on_the_bucket(
+    server: Server, bucket: Bucket, sample: Path, tmp_path: Path
+) -> None:
+    """Nothing but the sources and the YAML lies on this machine."""
+    env, where = environment(server, bucket.port), "s3://bucket/whole"
+    config = [sample / "pipeline.yaml", f"output={where}", *SETTINGS, *SMALL]
+
+    def says(*arguments: str | Path) -> str:
+        done = mmcore(*arguments, env=env)
+        assert done.returncode == 0, done.stdout + done.stderr
+        assert "Traceback" not in done.stderr
+        return " ".join(done.stdout.split())
+
+    assert f"{where}/runs/" in says("run", *config)
+    assert "Nothing to compute" in says("plan", *config)
+    assert "outputs are there" in says("status", *config)
+    page = says("report", *config)
+    assert page.startswith(f"{where}/runs/digits-")
+    body = bucket.client.get_object(Bucket="bucket", Key=page.removeprefix("s3://bucket/"))["Body"].read()
+    assert b"</html>" in body
+    written = bucket.objects("whole")
+    assert {path.split("/")[0] for path in written} >= {
+        "shards",
+        "datasets",
+        "features",
+        "models",
+        "evaluations",
+        "runs",
+    }
+    assert not [path for path in written if path.startswith("tmp/")]
+
+    aside = json.loads(mmcore("quarantine", "ls", where, "--json", env=env).stdout)
+    assert {line["code"] for line in aside} == {"truncated", "unknown-format", "empty-text"}
+    (bad,) = (line for line in aside if line["code"] == "truncated")
+    assert "Written:" in says("quarantine", "show", where, bad["key"], "--to", tmp_path / "bad")
+    (kept,) = (tmp_path / "bad").iterdir()
+    assert kept.read_bytes() == (sample / bad["source"]).read_bytes()
+
+    # A circumstance of another run on this bucket.
+    exclusion = {"key": "d010", "modality": "image", "source": "0" * 32, "code": "time-limit", "message": "slow"}
+    path = Exclusion(**exclusion).path
+    bucket.client.put_object(Bucket="bucket", Key=f"whole/{path}", Body=json.dumps(exclusion).encode())
+    assert "Nothing was changed" in says("quarantine", "retry", where)
+    assert path in bucket.objects("whole")
+    assert "Removed 1 entry" in says("quarantine", "retry", where, "--yes")
+    assert path not in bucket.objects("whole")
+
+    assert "encoding utf-8" in says("shards", "ls", where)
+    assert "sample" in says("shards", "show", where, "d010", "--to", tmp_path / "shown")
+    assert len(list((tmp_path / "shown").iterdir())) == 3
+    assert "300 samples" in says("shards", "verify", where)
+    for kind in ("tars", "folder", "parquet"):
+        assert "train 180, val 60, test 60 samples" in says("shards", "export", where, tmp_path / kind, "--to", kind)
+    assert {path: sha for path, sha in bucket.objects("whole").items() if path in written} == written
