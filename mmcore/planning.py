@@ -15,7 +15,7 @@ from mmcore.fusion.fit import foresee_models
 from mmcore.fusion.planned import plan_models
 from mmcore.quality.curate import foresee_removed
 from mmcore.records import Json, Reject, ShardEntry, Step, count_by
-from mmcore.shards.plan import ShardPlan
+from mmcore.shards.plan import ShardPlan, absent_files
 from mmcore.shards.prepare import foresee_shards
 from mmcore.storage import Store
 from mmcore.training.device import device_of
@@ -143,6 +143,10 @@ def check_inputs(config: RunConfig) -> str:
     if plan.rejects:
         reasons = ", ".join(f"{code} {n:,}" for code, n in count_by(r.code for r in plan.rejects).items())
         aside = f" {len(plan.rejects):,} rows will be set aside: {reasons}."
+    absent, files = absent_files(plan)
+    if absent:
+        more = f" and {len(absent) - 3:,} more" if len(absent) > 3 else ""
+        aside += f" {len(absent):,} of {files:,} files cannot be found: {', '.join(absent[:3])}{more}."
     return f"{config.name}: {plan.rows:,} rows, {len(plan.classes):,} classes ({counts}); all settings fit.{aside}"
 
 

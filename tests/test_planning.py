@@ -239,6 +239,17 @@ class TestCheck:
     def test_a_sentence(self, config: RunConfig) -> None:
         assert check_inputs(config) == "pets: 60 rows, 2 classes (train 40, val 10, test 10); all settings fit."
 
+    def test_files_that_are_not_there_are_counted(self, tmp_path: Path) -> None:
+        rows = [f"k{n},{'ab'[n % 2]},{('train', 'val', 'test')[n // 2 % 3]},{n}.txt" for n in range(12)]
+        (tmp_path / "rows.csv").write_text("\n".join(["id,label,split,note", *rows]) + "\n")
+        for n in range(12):
+            (tmp_path / f"{n}.txt").write_text(f"the note {n}")
+        data = {"manifest": str(tmp_path / "rows.csv"), "modalities": {"note": {"kind": "text", "column": "note"}}}
+        config = RunConfig.model_validate({"data": data, "output": str(tmp_path / "output")})
+        assert check_inputs(config).endswith("all settings fit.")
+        (tmp_path / "6.txt").unlink()
+        assert check_inputs(config).endswith("1 of 12 files cannot be found: note of 'k6' (6.txt).")
+
     def test_rows_set_aside_are_counted_by_reason(self, config: RunConfig) -> None:
         with open(str(config.data.manifest), "a") as file:
             file.write("k60,,train,no label\nk61,,train,nor here\nk00,cat,train,again\n")

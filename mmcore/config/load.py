@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import difflib
 import os
+import re
 import typing
 from collections.abc import Iterable, Mapping, Sequence
 from pathlib import Path
@@ -120,8 +121,12 @@ def _absolute_only(values: dict[str, Any], base: Path) -> None:
         values.pop("output", None)
 
 
+_UNION = re.compile(r"constrained-\w+|tuple\[.*|list\[.*|int|float|str|bool").fullmatch
+"""How pydantic names the choices of a union in the place of a fault; a person has not written it."""
+
+
 def _problem(found: Mapping[str, Any], file: str) -> Problem:
-    loc = found["loc"]
+    loc = tuple(part for part in found["loc"] if not _UNION(str(part)))
     extra = found["type"] == "extra_forbidden"
     written, known = _walk(loc[:-1] if extra else loc)
     where = ".".join([*written, str(loc[-1])] if extra else written)

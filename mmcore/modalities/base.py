@@ -31,7 +31,7 @@ REASONS: Mapping[str, str] = {
     "unknown-encoding": "The text's encoding cannot be told.",
     "empty-text": "No text is left after normalisation.",
     "duplicate-key": "Several rows have this key; all of them are set aside.",
-    "malformed-row": "The manifest's row cannot be read: too many or too few fields, or no valid JSON.",
+    "malformed-row": "The manifest's row cannot be read: its fields, its JSON or its text is broken.",
     "missing-key": "The row has no key.",
     "bad-key": "The key cannot name a file in a tar.",
     "missing-label": "The row has no label.",

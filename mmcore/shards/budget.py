@@ -57,6 +57,12 @@ class RejectBudget:
         return "\n".join(lines)
 
 
+def examples(rejects: Sequence[Reject]) -> list[str]:
+    """A few rejects in words, of as many kinds as there are; those that only follow from others left out."""
+    causes = [reject for reject in rejects if reject.source]
+    return [_line(reject).strip() for reject in _examples(causes, count_by(reject.code for reject in causes))]
+
+
 def _examples(causes: Sequence[Reject], codes: Mapping[str, int]) -> list[Reject]:
     """A few rejects, of as many kinds as there are."""
     firsts = [next(reject for reject in causes if reject.code == code) for code in codes]

@@ -20,7 +20,7 @@ from mmcore.shards.sizes import row_bytes
 from mmcore.sources.fingerprints import fingerprints
 from mmcore.sources.manifest import Manifest, read_manifest
 from mmcore.sources.paths import inside, leads_out
-from mmcore.sources.references import Reference, file_of, is_list, unpack, with_paths
+from mmcore.sources.references import Reference, file_of, is_list, unpack, with_paths, words_of
 from mmcore.sources.targets import targets
 from mmcore.sources.web import FINGERPRINT, is_address, of_address
 from mmcore.storage import Store
@@ -124,6 +124,23 @@ def plan_shards(config: RunConfig, store: Store) -> ShardPlan:
         config.learnable,
         where,
     )
+
+
+def absent_files(plan: ShardPlan) -> tuple[list[str], int]:
+    """What names a file that is not there (key, modality and path, in words), and how many references there are."""
+    absent, count = [], 0
+    for recipe in plan.recipes:
+        body = recipe.body
+        for name, column in body["media"].items():
+            if "files" not in column:
+                continue
+            for key, ref, found in zip(body["keys"], column["files"], column["fingerprints"], strict=True):
+                if ref is None:
+                    continue
+                ones = list(zip(ref[1:], found, strict=True)) if is_list(ref) else [(ref, found)]
+                count += len(ones)
+                absent += [f"{name} of {key!r} ({words_of(one)})" for one, there in ones if there is None]
+    return absent, count
 
 
 def _extra(manifest: Manifest, name: str) -> list[Json]:

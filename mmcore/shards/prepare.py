@@ -14,7 +14,7 @@ from mmcore.errors import DataError, Problem, StageError
 from mmcore.parallel import Died, Pool
 from mmcore.progress import Progress
 from mmcore.records import SPLITS, Dataset, Json, count_by
-from mmcore.shards.budget import RejectBudget, rejects_of
+from mmcore.shards.budget import RejectBudget, examples, rejects_of
 from mmcore.shards.exclusions import PASSING, Exclusion, source_of, with_exclusions
 from mmcore.shards.filters import FILTERED
 from mmcore.shards.foresee import Receipt, Shelf, entries_of, foresee_shards
@@ -156,7 +156,9 @@ def _dataset(plan: ShardPlan, receipts: Sequence[Receipt]) -> Dataset:
     if plan.learnable and (problems := labels_problems(labels, plan.where, aside)):
         raise DataError(problems)
     if not any(samples.values()):
-        raise DataError(Problem(plan.where, f"no sample is left (set aside: {aside}).", "Correct the files."))
+        listed = ", ".join(f"{code} {count:,}" for code, count in aside.items())
+        what = f"no sample is left (set aside: {listed}), as {'; '.join(examples(rejects))}."
+        raise DataError(Problem(plan.where, what, "Correct the files or the rows."))
     kept, whole, filtered = (sum(receipt[name] for receipt in receipts) for name in ("samples", "whole", "filtered"))
     facts = {
         "kept_whole": whole,

@@ -9,7 +9,7 @@ from pathlib import PurePosixPath
 import pyarrow as pa
 
 from mmcore.errors import Problem, SourceError
-from mmcore.sources.tables import Sheet, check_columns
+from mmcore.sources.tables import Malformed, Sheet, check_columns
 
 EXTENSIONS = {
     "image": "jpg jpeg jpe jfif png webp gif apng tif tiff bmp dib avif heic heif jp2 ppm pgm pbm tga ico",
@@ -37,16 +37,18 @@ def read_folder(folder: str, wanted: dict[str, str]) -> Sheet:
     """The files below a local folder as rows, in name order: `label/x.jpg`, or `train/label/x.jpg`.
 
     Columns are `id` (the path without its extension, `_` for `/`), `label` (the folder that a file lies in), `split`
-    (where the first folders are splits), and one per kind of media with the path. Files of other kinds, hidden ones
-    and those beside the class folders are passed over.
+    (where the first folders are splits), and one per kind of media with the path. Files of kinds that are not wanted,
+    hidden ones and those beside the class folders are passed over; names that are not UTF-8 are malformed rows.
     Raises SourceError for a folder without such files, and for columns that a folder does not have.
     """
     samples: dict[str, dict[str, str]] = {}
     twice: dict[str, list[str]] = {}
+    # Notes beside pictures are nothing where only pictures are wanted.
+    kinds = [name for name in EXTENSIONS if name in wanted] or list(EXTENSIONS)
     for path in _files(folder):
         parts = PurePosixPath(path)
         column = _COLUMN.get(parts.suffix[1:].lower())
-        if column is None or len(parts.parts) < 2:
+        if column not in kinds or len(parts.parts) < 2:
             continue
         sample = samples.setdefault(str(parts.with_suffix("")), {})
         if column in sample:
@@ -59,7 +61,12 @@ def read_folder(folder: str, wanted: dict[str, str]) -> Sheet:
         listed = "; ".join(" and ".join(paths) for paths in list(twice.values())[:3])
         what = f"{len(twice)} samples have two files of one kind: {listed}."
         raise SourceError(Problem(folder, what, "Files of the same stem in one folder are one sample: rename one."))
-    rows = sorted(samples)
+    unreadable = [row for row in sorted(samples) if not _is_text(row)]
+    malformed = [
+        Malformed(number, "", f"the name {row!a} is not valid UTF-8")
+        for number, row in enumerate(unreadable, start=len(samples) - len(unreadable) + 1)
+    ]
+    rows = sorted(samples.keys() - unreadable)
     firsts = {row.split("/")[0].lower() for row in rows}
     divided = all(row.count("/") > 1 for row in rows) and firsts <= set(SPLIT_NAMES)
     columns = {
@@ -75,7 +82,16 @@ def read_folder(folder: str, wanted: dict[str, str]) -> Sheet:
     )
     check_columns(folder, wanted, list(columns), hint)
     table = pa.table({name: pa.array(columns[name], pa.string()) for name in wanted})
-    return Sheet(table, pa.array(range(1, len(rows) + 1), pa.int64()))
+    return Sheet(table, pa.array(range(1, len(rows) + 1), pa.int64()), malformed)
+
+
+def _is_text(path: str) -> bool:
+    """Whether a path's bytes are UTF-8."""
+    try:
+        path.encode()
+    except UnicodeEncodeError:
+        return False
+    return True
 
 
 def _files(folder: str) -> Iterator[str]:

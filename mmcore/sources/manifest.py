@@ -62,7 +62,7 @@ def read_manifest(data: DataConfig, *, learnable: bool = True) -> Manifest:
     if learnable:
         _check_learnable(table, data, rejects, files, renamed["split"])
     elif not table.num_rows:
-        raise DataError(_nothing_left(rejects, files, longest_key(tuple(data.modalities))))
+        raise DataError(_nothing_left(rejects, files, renamed["split"], longest_key(tuple(data.modalities))))
     roots = tuple(_root(data, file) for file in files)
     return Manifest(table.drop_columns(["row"]), roots, tuple(rejects), rows, _extras(data))
 
@@ -151,10 +151,15 @@ def _check_groups(table: pa.Table, data: DataConfig) -> None:
         raise DataError([Problem("data.columns.group", what, fix)])
 
 
-def _nothing_left(rejects: Sequence[Reject], files: Sequence[str], longest: int) -> list[Problem]:
+def _nothing_left(
+    rejects: Sequence[Reject], files: Sequence[str], splits: pa.ChunkedArray, longest: int
+) -> list[Problem]:
     aside = ", ".join(f"{code} {count:,}" for code, count in count_by(reject.code for reject in rejects).items())
     what = f"no row can be used (set aside: {aside})."
-    return [Problem(files[0], what, "Correct the rows."), *_why_set_aside(rejects, [], files[0], longest)]
+    return [
+        Problem(files[0], what, "Correct the rows."),
+        *_why_set_aside(rejects, splits.unique().to_pylist(), files[0], longest),
+    ]
 
 
 def _without_faults(table: pa.Table, data: DataConfig, files: Sequence[str]) -> tuple[pa.Table, list[Reject]]:
@@ -224,6 +229,10 @@ def _why_set_aside(rejects: Sequence[Reject], splits: Sequence[str], where: str,
     if bad := first.get("bad-key"):
         rule = f"Keys hold no slash or control character, start with no dot and take at most {longest} bytes."
         problems.append(Problem(where, f"{bad.key!r} ({bad.source}) is no usable key: {bad.message}.", rule))
+    if bad := first.get("duplicate-key"):
+        problems.append(
+            Problem(where, f"{bad.message}: {bad.key!r} ({bad.source}).", "Each row needs a key of its own.")
+        )
     if "unknown-split" in first:
         odd = sorted(set(splits) - set(SPLITS))
         names = ", ".join(map(repr, odd[:5])) + (f" and {len(odd) - 5} more" if len(odd) > 5 else "")

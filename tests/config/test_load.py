@@ -118,6 +118,13 @@ class TestFaults:
     def test_no_file(self, tmp_path: Path) -> None:
         assert "there is no such file" in problems(tmp_path / "no.yaml")[0]
         assert "this is a folder" in problems(tmp_path)[0]
+        with pytest.raises(ConfigError, match="this is an address, and settings are read from a file"):
+            load(Path("s3://bucket/runs"))
+
+    def test_the_place_of_a_fault_is_as_it_was_written(self, tmp_path: Path) -> None:
+        found = problems(write(tmp_path, GOOD), "data.modalities.image.size=-3")
+        assert found[0].startswith("FILE: data.modalities.image.size: Input should be greater than or equal to 1")
+        assert all("constrained" not in line and "tuple[" not in line for line in found)
 
     @pytest.mark.parametrize("override", ["nonsense", "=3", "data..limit=1", "name.x=1", "a=[1"])
     def test_overrides_that_are_none(self, tmp_path: Path, override: str) -> None:

@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import io
 import json
+import os
 import tarfile
 from pathlib import Path
 from typing import Any
@@ -79,6 +80,22 @@ class TestClassFolders:
             "validation_cat_1": "val",
         }
         assert table["label"].to_pylist() == ["dog", "cat", "dog", "cat"]
+
+    def test_a_name_that_is_no_text_is_a_malformed_row(self, tmp_path: Path) -> None:
+        folder = self._make(tmp_path, "cat/1.jpg", "dog/2.jpg")
+        with open(os.fsencode(folder) + b"/cat/b\xff.jpg", "wb") as file:
+            file.write(b"x")
+        manifest = read_manifest(_config(folder, split={}), learnable=False)
+        assert manifest.table["key"].to_pylist() == ["cat_1", "dog_2"]
+        (reject,) = manifest.rejects
+        assert (reject.code, manifest.rows) == ("malformed-row", 3)
+        assert reject.message == r"the name 'cat/b\udcff' is not valid UTF-8"
+
+    def test_notes_are_nothing_where_only_pictures_are_wanted(self, tmp_path: Path) -> None:
+        folder = self._make(tmp_path, "cat/1.jpg", "cat/1.txt", "cat/1.md", "dog/2.jpg", "dog/about.txt")
+        manifest = read_manifest(_config(folder, split={}), learnable=False)
+        assert manifest.table["key"].to_pylist() == ["cat_1", "dog_2"]
+        assert (manifest.rows, manifest.rejects) == (2, ())
 
     def test_what_is_wrong_with_a_folder(self, tmp_path: Path) -> None:
         with pytest.raises(SourceError, match="holds no class folders"):

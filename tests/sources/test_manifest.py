@@ -192,3 +192,20 @@ def test_manifests_of_the_edge_cases(edge_cases_dir: Path) -> None:
             read_manifest(config)
         assert (f"set aside: {expected}" in str(caught.value)) == (expected is not None), name
         assert expected is not None or "set aside" not in str(caught.value), name
+
+
+@pytest.mark.parametrize(
+    ("rows", "what"),
+    [
+        ("a,x,holdout,p\n", "the splits 'holdout' are unknown"),
+        ("a,x,train,p\na,y,train,q\n", "2 rows have this key: 'a' (rows.csv, row 1)"),
+    ],
+)
+def test_where_no_row_is_left_an_example_says_why(tmp_path: Path, rows: str, what: str) -> None:
+    (tmp_path / "rows.csv").write_text("id,label,split,image\n" + rows)
+    data = DataConfig.model_validate(
+        {"manifest": str(tmp_path / "rows.csv"), "modalities": {"image": {"kind": "image", "column": "image"}}}
+    )
+    with pytest.raises(DataError) as caught:
+        read_manifest(data, learnable=False)
+    assert what in str(caught.value)
