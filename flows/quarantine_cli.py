@@ -76,7 +76,7 @@ def show(
     """Say all that is known of one sample that was set aside, wholly or in part."""
     from flows.quarantine_show import show_details
     from mmcore.errors import ConfigError, Problem
-    from mmcore.shards.export import safe_name
+    from mmcore.shards.export import safe_name, writing
     from mmcore.shards.quarantine import ending_of
     from tasks.terminal import line_console
 
@@ -89,12 +89,14 @@ def show(
     show_details(line_console(), lines)
     if to is None:
         return
-    to.mkdir(parents=True, exist_ok=True)
+    with writing(to):
+        to.mkdir(parents=True, exist_ok=True)
     for line in lines:
         if kept := line.bytes(store):
             name, data = kept
             file = to / f"{safe_name(key)}.{line.reject.modality}.{ending_of(name)}"
-            file.write_bytes(data)
+            with writing(to):
+                file.write_bytes(data)
             typer.echo(f"Written: {file}")
         elif line.reject.modality:
             typer.echo(f"The bytes of {line.reject.modality} are not kept: {line.reject.source}")

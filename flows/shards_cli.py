@@ -55,7 +55,7 @@ def show(
     """Show one sample: what is known of it, its text, its picture, the outline of its sound."""
     from flows.shards_show import show_sample
     from mmcore.shards.catalogue import fields_of
-    from mmcore.shards.export import member_files, safe_name
+    from mmcore.shards.export import member_files, safe_name, writing
     from mmcore.shards.facts import find_sample
     from mmcore.shards.opening import open_entries
     from mmcore.shards.read import read_index
@@ -66,9 +66,10 @@ def show(
     fields = fields_of(read_index(store, found.shard))
     (sample,) = shards.read([found.row])
     if to is not None:
-        to.mkdir(parents=True, exist_ok=True)
-        for _, ending, data in member_files(sample, _extensions(named)):
-            (to / f"{safe_name(key)}.{ending}").write_bytes(data)
+        with writing(to):
+            to.mkdir(parents=True, exist_ok=True)
+            for _, ending, data in member_files(sample, _extensions(named)):
+                (to / f"{safe_name(key)}.{ending}").write_bytes(data)
     shards.decode([sample], shards.decoders)
     show_sample(_console(), found, fields, sample)
     if reason := named.removed.get(key):

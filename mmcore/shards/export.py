@@ -7,6 +7,7 @@ import os
 import re
 import shutil
 from collections.abc import Callable, Iterable, Iterator, Mapping, Sequence
+from contextlib import contextmanager
 from pathlib import Path
 from typing import Any, Literal
 
@@ -41,13 +42,13 @@ def export(
     member per file and a `.json` with label and columns. `folder`: `train/<label>/<key>.<extension>` and a
     `manifest.jsonl` that names the files of each sample. `advance` is told of samples done.
 
-    Raises ConfigError where the folder is not empty, and DamagedError for a shard that is damaged.
+    Raises ConfigError where the folder is not empty or cannot be made, and DamagedError for a shard that is damaged.
     """
     if target.exists() and (not target.is_dir() or any(target.iterdir())):
         raise ConfigError(Problem(str(target), "is there already and is not empty.", "Name a new folder."))
-    target.parent.mkdir(parents=True, exist_ok=True)
     unfinished = target.with_name(f".{target.name}.unfinished-{os.getpid()}")
-    unfinished.mkdir()
+    with writing(target):
+        unfinished.mkdir(parents=True)
     try:
         write = {"parquet": _parquet, "folder": _folder, "tars": _tars}[to]
         for split, shards in splits.items():
@@ -58,6 +59,16 @@ def export(
         os.replace(unfinished, target)
     finally:
         shutil.rmtree(unfinished, ignore_errors=True)
+
+
+@contextmanager
+def writing(target: Path) -> Iterator[None]:
+    """What a person asked to be written to `target`: raises ConfigError where that cannot be."""
+    try:
+        yield
+    except OSError as error:
+        what = f"cannot be written ({error.strerror or error})."
+        raise ConfigError(Problem(str(target), what, "Name another folder.")) from error
 
 
 def member_files(sample: Sample, extensions: Mapping[str, str]) -> Iterator[tuple[str, str, bytes]]:

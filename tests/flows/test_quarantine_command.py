@@ -101,6 +101,8 @@ def test_show(notes: Path, env: dict[str, str], tmp_path: Path) -> None:
     assert (tmp_path / "dump" / "k05.text.txt").read_bytes() == b"note 5"
     assert "not kept: none.txt" in said(env, "show", notes / "output", "gone", "--to", tmp_path / "dump")
     assert "There are: k03, k05" in said(env, "show", notes / "output", "k0", code=2)
+    (tmp_path / "file").write_text("in the way")
+    assert "cannot be written" in said(env, "show", notes / "output", "k03", "--to", tmp_path / "file" / "new", code=2)
 
 
 def test_a_stopped_run_is_shown_too(notes: Path, env: dict[str, str], tmp_path: Path) -> None:

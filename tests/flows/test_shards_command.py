@@ -194,6 +194,11 @@ def test_export_parquet_and_folder(cards: Path, env: dict[str, str], tmp_path: P
             assert ((tmp_path / "files" / row[name]).read_bytes() if name in row else None) == data
     assert (tmp_path / "files" / "train" / "even%2Fzero").is_dir()
     assert "is not empty" in _said(env, "export", cards / "output", tmp_path / "table", code=2)
+    (tmp_path / "file").write_text("in the way")
+    assert "cannot be written" in _said(env, "export", cards / "output", tmp_path / "file" / "new", code=2)
+    assert "cannot be written" in _said(
+        env, "show", cards / "output", "k.01", "--to", tmp_path / "file" / "new", code=2
+    )
     assert "no format 'zip'" in _said(env, "export", cards / "output", tmp_path / "zip", "--to", "zip", code=2)
 
 
