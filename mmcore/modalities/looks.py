@@ -24,7 +24,7 @@ SMALL_SIDE = 64
 SMALL_SHARE = 0.4
 """By so much: the share of what two other pictures may differ by."""
 
-_WEIGHTS = 1.0 + NUMBERS
+_WEIGHTS = (1 + NUMBERS).astype(np.float32)
 
 
 def signature(pixels: Pixels, side: int) -> bytes | None:
@@ -33,7 +33,7 @@ def signature(pixels: Pixels, side: int) -> bytes | None:
     if low is None:
         return None
     weighted = low * _WEIGHTS
-    steps = np.rint(weighted * (127 / np.abs(weighted).max())).astype(np.int8)
+    steps = np.rint(weighted * np.float32(127 / max(weighted.max(), -weighted.min()))).astype(np.int8)
     found: bytes = signs_of(low) + steps.tobytes() + bytes([min(side, *pixels.shape[:2], 255)])
     return found
 
