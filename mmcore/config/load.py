@@ -148,6 +148,10 @@ def _problem(found: Mapping[str, Any], file: str) -> Problem:
     if found["type"] == "union_tag_not_found":
         name = str(found["ctx"]["discriminator"]).strip("'")
         return Problem(here, f"needs {name!r}.", "Say which kind it is.")
+    if found["type"] in {"model_attributes_type", "model_type", "dict_type"}:
+        return Problem(
+            here, f"settings are needed here, got {_short(found['input'])}.", "Write them as {name: value, …}."
+        )
     message = str(found["msg"]).removeprefix("Value error, ")
     got = "" if found["type"] == "value_error" else f", got {_short(found['input'])}"
     return Problem(here, f"{message}{got}.")

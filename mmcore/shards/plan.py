@@ -110,7 +110,7 @@ def plan_shards(config: RunConfig, store: Store) -> ShardPlan:
     if data.task == "multilabel":
         trained = (name for label in trained for name in label)
     classes = sorted(set(trained)) if data.task != "regression" else []
-    where = data.manifest if isinstance(data.manifest, str) else ", ".join(data.manifest[:3])
+    where = data.manifest if isinstance(data.manifest, str) else ", ".join(list(dict.fromkeys(data.manifest))[:3])
     return ShardPlan(
         tuple(recipes),
         tuple(roots),

@@ -157,8 +157,10 @@ def _dataset(plan: ShardPlan, receipts: Sequence[Receipt]) -> Dataset:
         raise DataError(problems)
     if not any(samples.values()):
         listed = ", ".join(f"{code} {count:,}" for code, count in aside.items())
-        what = f"no sample is left (set aside: {listed}), as {'; '.join(examples(rejects))}."
-        raise DataError(Problem(plan.where, what, "Correct the files or the rows."))
+        filtered = dict.fromkeys(reject.message for reject in rejects if reject.code == FILTERED)
+        said = "; ".join([*filtered, *examples(rejects)])
+        fix = "Correct the files, the rows or data.filters." if filtered else "Correct the files or the rows."
+        raise DataError(Problem(plan.where, f"no sample is left (set aside: {listed}): {said}.", fix))
     kept, whole, filtered = (sum(receipt[name] for receipt in receipts) for name in ("samples", "whole", "filtered"))
     facts = {
         "kept_whole": whole,

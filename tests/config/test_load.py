@@ -121,6 +121,12 @@ class TestFaults:
         with pytest.raises(ConfigError, match="this is an address, and settings are read from a file"):
             load(Path("s3://bucket/runs"))
 
+    def test_a_word_where_settings_are_needed(self, tmp_path: Path) -> None:
+        found = problems(write(tmp_path, GOOD), "data.modalities.image=image")
+        assert found == [
+            "FILE: data.modalities.image: settings are needed here, got 'image'. Write them as {name: value, …}."
+        ]
+
     def test_the_place_of_a_fault_is_as_it_was_written(self, tmp_path: Path) -> None:
         found = problems(write(tmp_path, GOOD), "data.modalities.image.size=-3")
         assert found[0].startswith("FILE: data.modalities.image.size: Input should be greater than or equal to 1")

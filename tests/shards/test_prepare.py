@@ -300,3 +300,17 @@ def test_data_and_output_on_a_bucket(bench: Bench, serial: Pool) -> None:
     tally = Tally()
     assert prepare(config, store, serial, tally) == remote
     assert (tally.reused, tally.done) == (len(remote.shards), 0)
+
+
+def test_where_no_sample_is_left_it_says_why(bench: Bench, serial: Pool) -> None:
+    bench.settings["max_rejected"] = 1.0
+    bench.settings["modalities"] = {"note": {"kind": "text", "column": "note", "inline": True}}
+    config = bench.write().model_copy(update={"features": {}})
+    nothing = config.model_copy(
+        update={"data": config.data.model_copy(update={"filters": ["note.chars > 900"]})},
+    )
+    with pytest.raises(
+        DataError, match=r"no sample is left \(set aside: .*filtered \d+.*\): .*note.chars > 900"
+    ) as caught:
+        prepare(nothing, bench.store, serial, Silent())
+    assert "{" not in str(caught.value)
