@@ -157,9 +157,9 @@ def _dataset(plan: ShardPlan, receipts: Sequence[Receipt]) -> Dataset:
         raise DataError(problems)
     if not any(samples.values()):
         listed = ", ".join(f"{code} {count:,}" for code, count in aside.items())
-        filtered = dict.fromkeys(reject.message for reject in rejects if reject.code == FILTERED)
-        said = "; ".join([*filtered, *examples(rejects)])
-        fix = "Correct the files, the rows or data.filters." if filtered else "Correct the files or the rows."
+        filters = dict.fromkeys(reject.message for reject in rejects if reject.code == FILTERED)
+        said = "; ".join([*filters, *examples(rejects)])
+        fix = "Correct the files, the rows or data.filters." if filters else "Correct the files or the rows."
         raise DataError(Problem(plan.where, f"no sample is left (set aside: {listed}): {said}.", fix))
     kept, whole, filtered = (sum(receipt[name] for receipt in receipts) for name in ("samples", "whole", "filtered"))
     facts = {
