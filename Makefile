@@ -38,10 +38,10 @@ lint: $(VENV)/.installed-dev
 	$(BIN)/mypy
 
 test: lint
-	$(BIN)/pytest --cov --cov-report=term:skip-covered --durations=15
+	$(BIN)/pytest -n auto --dist loadfile --cov --cov-report=term:skip-covered --durations=15
 
 test-all: lint
-	$(BIN)/pytest -m 'not gpu' --cov --cov-report=term:skip-covered --durations=30
+	$(BIN)/pytest -n auto --dist loadfile -m 'not gpu' --cov --cov-report=term:skip-covered --durations=30
 
 clean:
 	rm -rf $(DEMO) $(VENV) .mypy_cache .pytest_cache .ruff_cache .coverage
