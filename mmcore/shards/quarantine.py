@@ -13,6 +13,7 @@ from pyarrow import parquet
 
 from mmcore.errors import DamagedError
 from mmcore.records import DataFile, Json, Reject
+from mmcore.shards.read import table_of
 from mmcore.shards.tar import BLOCK, TarWriter, member_name
 from mmcore.sources.keys import EXTENSION_BYTES
 from mmcore.storage import Store, sha256
@@ -122,7 +123,7 @@ def read_quarantine(store: Store, receipt: Mapping[str, Json]) -> list[Quarantin
         return []
     try:
         data = store.read_bytes(found["table"]["path"])
-        return [Quarantined(**row) for row in parquet.read_table(pa.BufferReader(data)).to_pylist()]
+        return [Quarantined(**row) for row in table_of(data).to_pylist()]
     except FileNotFoundError:
         return []
     except (pa.ArrowException, TypeError) as error:

@@ -120,7 +120,7 @@ def _cells_of(root: str, path: str, _fingerprint: str, column: str) -> pa.Chunke
         source = pa.BufferReader(system.cat_file(where)) if system else pa.memory_map(where)
         return arrow_table(source)[column]
     data = pa.BufferReader(system.cat_file(where)) if system else where
-    return parquet.ParquetFile(data, memory_map=system is None).read(columns=[column])[column]
+    return parquet.ParquetFile(data, memory_map=system is None).read(columns=[column], use_threads=False)[column]
 
 
 def _too_many(size: int, max_bytes: int) -> Rejected:

@@ -240,7 +240,7 @@ def _read_parquet(
         check_columns(file, wanted, schema.names)
         # Columns of bytes are not read here: each cell is when its sample is made.
         there = [name for name in wanted if not (name in media and holds_bytes(schema.field(name).type))]
-        table = opened.read(columns=there)
+        table = opened.read(columns=there, use_threads=False)
         empty = {name: _absent_in(opened, name) for name in wanted if name not in there}
     except (pa.ArrowInvalid, OSError) as error:
         raise SourceError(Problem(file, f"cannot be read ({error}).", "It must be a whole Parquet file.")) from error
@@ -287,7 +287,7 @@ def _absent_in(opened: Any, name: str) -> pa.ChunkedArray:
     """Which cells of a Parquet file's column of bytes are null, one row group in memory at a time."""
     chunks = []
     for group in range(opened.num_row_groups):
-        chunks += _is_absent(opened.read_row_group(group, columns=[name])[name]).chunks
+        chunks += _is_absent(opened.read_row_group(group, columns=[name], use_threads=False)[name]).chunks
     return pa.chunked_array(chunks, pa.bool_())
 
 
