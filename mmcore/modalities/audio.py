@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import io
+import math
 import struct
 from contextlib import nullcontext
 from dataclasses import replace
@@ -26,7 +27,6 @@ from mmcore.modalities.sound import (
     of_length,
     peak,
     resampled,
-    within_full_scale,
     without_silence,
 )
 from mmcore.records import Json
@@ -146,30 +146,28 @@ class AudioModality(Modality[Sound]):
             return Rejected(
                 "too-short", f"{value.duration_s:.4f} s; min_duration_s is {self.settings.min_duration_s:g}"
             )
-        highest = peak(value.samples)
-        if not np.isfinite(highest):
+        if not math.isfinite(value.peak):
             return Rejected("not-finite", "the sound holds NaN or infinity")
-        rms = float(np.sqrt(np.mean(np.square(value.samples, dtype=np.float64))))
         return {
             "duration_s": round(value.duration_s, 6),
             "sample_rate_hz": value.sample_rate_hz,
             "channels": value.channels,
-            "peak": float(f"{highest:.6g}"),
-            "rms": float(f"{rms:.6g}"),
+            "peak": float(f"{value.peak:.6g}"),
+            "rms": float(f"{value.rms():.4g}"),
         }
 
     def normalise(self, value: Sound) -> Sound:
         return self._levelled(self._resampled(value))
 
     def _resampled(self, value: Sound) -> Sound:
-        rate, samples = self.settings.sample_rate_hz, within_full_scale(value.samples)
-        applied = list(value.applied)
+        rate, samples, applied = self.settings.sample_rate_hz, value.within_full_scale(), list(value.applied)
         if value.channels > samples.shape[1]:
             applied.append("downmix")
         if value.duration_s > len(samples) / value.sample_rate_hz + 1e-6:
             applied.append("cut")
         if rate != value.sample_rate_hz:
-            samples = within_full_scale(resampled(samples, value.sample_rate_hz, rate))
+            even = replace(value, samples=resampled(samples, value.sample_rate_hz, rate))
+            samples = even.within_full_scale()
             applied.append("resampled")
         return replace(value, samples=samples, sample_rate_hz=rate, applied=tuple(applied))
 
@@ -244,7 +242,7 @@ def _whole_numbers(samples: Samples) -> NDArray[np.int16]:
     """The inverse of how 16-bit files are read, so that they pass unchanged."""
     scaled = samples * np.float32(32768)
     np.rint(scaled, out=scaled)
-    np.clip(scaled, -32768, 32767, out=scaled)
+    np.minimum(scaled, np.float32(32767), out=scaled)
     return scaled.astype(np.int16)
 
 

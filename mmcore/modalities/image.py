@@ -9,7 +9,7 @@ import numpy as np
 from PIL import Image
 
 from mmcore.config.media import ImageSettings
-from mmcore.modalities import colours, jpeg, looks, stills
+from mmcore.modalities import colours, jpeg, looks, png, stills
 from mmcore.modalities.base import Member, Modality, Rejected
 from mmcore.modalities.pixels import (
     Picture,
@@ -50,7 +50,7 @@ class ImageModality(Modality[Picture]):
                 return stills.too_large(f"{header.width} x {header.height} pixels", settings)
             if picture := jpeg.decode(data, header, settings):
                 return picture
-        return stills.decode(data, settings)
+        return png.decode(data, settings) or stills.decode(data, settings)
 
     def check(self, value: Picture) -> dict[str, Json] | Rejected:
         """Width and height (upright, in pixels), and the file's mode and format in Pillow's words."""
@@ -100,6 +100,8 @@ class ImageModality(Modality[Picture]):
             applied = (*applied, "resized")
         if value.profile and (converted := _in_srgb(pixels, value.profile)) is not None:
             pixels, applied = converted, (*applied, "icc-to-srgb")
+        if pixels is value.pixels and applied == value.applied:
+            return value
         return replace(value, pixels=pixels, applied=applied, profile=None)
 
     def _framed(self, value: Picture) -> Picture:
@@ -107,7 +109,8 @@ class ImageModality(Modality[Picture]):
         applied = value.applied
         if pixels.shape[:2] != value.pixels.shape[:2]:
             applied = (*applied, "padded" if self.settings.resize == "pad" else "cropped")
-        return replace(value, pixels=in_mode(pixels, self.settings.mode), applied=applied)
+        pixels = in_mode(pixels, self.settings.mode)
+        return value if pixels is value.pixels else replace(value, pixels=pixels, applied=applied)
 
 
 def _in_srgb(pixels: Pixels, profile: bytes) -> Pixels | None:

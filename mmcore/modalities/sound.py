@@ -4,11 +4,10 @@ from __future__ import annotations
 
 import math
 from dataclasses import dataclass
-from functools import lru_cache
+from functools import cached_property, lru_cache
 
 import numpy as np
 import soxr
-from numpy.lib.stride_tricks import sliding_window_view
 from numpy.typing import NDArray
 
 Samples = NDArray[np.float32]
@@ -47,12 +46,21 @@ class Sound:
     applied: tuple[str, ...] = ()
     """What was normalised so far."""
 
+    @cached_property
+    def peak(self) -> float:
+        """See `peak`."""
+        return peak(self.samples)
 
-def within_full_scale(samples: Samples) -> Samples:
-    """Scaled down as a whole where a sample goes beyond full scale."""
-    highest = peak(samples)
-    # Dividing in float64 keeps the largest floats from becoming infinite on the way.
-    return (samples / highest).astype(np.float32) if highest > 1 else samples
+    def within_full_scale(self) -> Samples:
+        """The samples, scaled down as a whole where one goes beyond full scale."""
+        # Dividing in float64 keeps the largest floats from becoming infinite on the way.
+        return (self.samples / self.peak).astype(np.float32) if self.peak > 1 else self.samples
+
+    def rms(self) -> float:
+        """The root mean square of the samples, which must be finite."""
+        # Of a large float the square is infinite.
+        flat = self.within_full_scale().ravel()
+        return max(1.0, self.peak) * math.sqrt(float(flat @ flat) / len(flat))
 
 
 def peak(samples: Samples) -> float:
@@ -144,16 +152,17 @@ def mel_hash(samples: Samples, rate_hz: int) -> bytes | None:
     highest = float(level.max())
     if highest < SILENT:
         return None
-    loud = np.flatnonzero(level >= QUIET * highest)
-    heard = mono[loud[0] : loud[-1] + 1]
+    loud = (level >= QUIET * highest).tobytes()
+    heard = np.ascontiguousarray(mono[loud.find(1) : loud.rfind(1) + 1])
     if len(heard) < HASH_WINDOW:
         return None
-    windows = _windows(heard)
-    spectrum = np.fft.rfft(windows, axis=-1)
-    power = np.square(spectrum.real).sum(axis=1) + np.square(spectrum.imag).sum(axis=1)
+    # Real and imaginary parts side by side, squared and summed over a window's pieces.
+    spectrum = np.fft.rfft(_windows(heard), HASH_WINDOW).view(np.float32)
+    power = np.square(spectrum, out=spectrum).sum(axis=1)
     energy = power @ _bands(rate_hz)
     # What is far below the loudest is a matter of the codec.
-    difference = np.diff(np.log(energy + HASH_FLOOR * energy.max()), axis=1)
+    levels = np.log(energy + HASH_FLOOR * energy.max())
+    difference = levels[:, 1:] - levels[:, :-1]
     return np.packbits(difference > difference.mean(axis=0)).tobytes()
 
 
@@ -161,28 +170,27 @@ def _windows(mono: NDArray[np.float32]) -> NDArray[np.float32]:
     """(16, pieces, 512): each window overlaps with half of the next; long ones are sampled by some pieces."""
     hop = len(mono) / (HASH_STEPS + 1)
     span = int(2 * hop)
-    starts = (np.arange(HASH_STEPS) * hop).astype(int)
-    if span <= HASH_WINDOW:
-        short = max(span, 1)
-        windows = np.zeros((HASH_STEPS, 1, HASH_WINDOW), np.float32)
-        index = np.minimum(starts[:, None] + np.arange(short), len(mono) - 1)
-        windows[:, 0, :short] = mono[index] * np.hanning(short).astype(np.float32)
-        return windows
-    offsets = np.linspace(0, span - HASH_WINDOW, HASH_PIECES).astype(int)
-    last = len(mono) - HASH_WINDOW
-    pieces = sliding_window_view(mono, HASH_WINDOW)[np.minimum(starts[:, None] + offsets, last)]
-    found: NDArray[np.float32] = pieces * _HANNING
-    return found
+    length = min(span, HASH_WINDOW)
+    offsets = np.arange(HASH_PIECES if span > HASH_WINDOW else 1) * (span - length) // (HASH_PIECES - 1)
+    starts = (np.arange(HASH_STEPS) * hop).astype(int)[:, None] + offsets
+    # A view of all runs of that length, from which those wanted are copied.
+    runs = np.ndarray((len(mono) - length + 1, length), mono.dtype, mono, strides=mono.strides * 2)
+    pieces = runs[np.minimum(starts, len(runs) - 1)]
+    pieces *= _hanning(length)
+    return pieces
 
 
-_HANNING = np.hanning(HASH_WINDOW).astype(np.float32)
+@lru_cache(maxsize=HASH_WINDOW)
+def _hanning(length: int) -> NDArray[np.float32]:
+    return np.hanning(length).astype(np.float32)
 
 
 @lru_cache(maxsize=8)
 def _bands(rate_hz: int) -> NDArray[np.float32]:
-    """(bins, 17): how much of each frequency counts to each band."""
+    """(2 bins, 17): how much of each frequency, real part and imaginary, counts to each band."""
     low, high = (2595 * math.log10(1 + hz / 700) for hz in (HASH_LOW_HZ, min(HASH_HIGH_HZ, 0.45 * rate_hz)))
     edges = 700 * (10 ** (np.linspace(low, high, HASH_BANDS + 2) / 2595) - 1)
     frequencies = np.fft.rfftfreq(HASH_WINDOW, 1 / rate_hz)[:, None]
     middles, widths = (edges[1:] + edges[:-1]) / 2, np.maximum(np.diff(edges), 1.5 * rate_hz / HASH_WINDOW)
-    return np.clip(1 - np.abs(frequencies - middles) / widths, 0, None).astype(np.float32)
+    shares = np.clip(1 - np.abs(frequencies - middles) / widths, 0, None)
+    return np.repeat(shares, 2, axis=0).astype(np.float32)

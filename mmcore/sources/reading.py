@@ -56,16 +56,26 @@ def _patiently(read: Callable[[], bytes | Rejected]) -> bytes | Rejected:
 
 def _read_local(root: str, ref: str, fingerprint: str, max_bytes: int) -> bytes | Rejected:
     hashed = fingerprint.startswith(HASHED)
-    with open(f"{root}/{ref}", "rb", buffering=0) as file:
-        before = os.fstat(file.fileno())
-        if not hashed and of_stat(before) != fingerprint:
-            raise _changed(root, ref, "was edited")
-        if before.st_size > max_bytes:
-            return _too_many(before.st_size, max_bytes)
-        data = file.readall()
-        after = os.fstat(file.fileno())
-    if of_stat(before) != of_stat(after) or len(data) != after.st_size or (hashed and of_bytes(data) != fingerprint):
+    file = os.open(f"{root}/{ref}", os.O_RDONLY | os.O_CLOEXEC)
+    try:
+        size = os.fstat(file).st_size if hashed else int(fingerprint.partition(":")[0])
+        fits = size <= max_bytes
+        data = _up_to(file, size + 1) if fits else b""
+        after = os.fstat(file)
+    finally:
+        os.close(file)
+    # The time of the last change is still that of the plan: nothing was written before the read, nor during it.
+    same = not fits or of_bytes(data) == fingerprint if hashed else of_stat(after) == fingerprint
+    if not same:
         raise _changed(root, ref, "was edited")
+    return data if fits else _too_many(size, max_bytes)
+
+
+def _up_to(file: int, size: int) -> bytes:
+    """At most `size` bytes, in one read where the system gives them at once."""
+    data = os.read(file, size)
+    while 0 < len(data) < size - 1 and (more := os.read(file, size - len(data))):
+        data += more
     return data
 
 

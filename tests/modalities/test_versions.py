@@ -36,9 +36,9 @@ A_TEXT = "\ufeff  Cafe\u0301 \u202enoir\u202c\r\n\x07zwei\x0c👩\u200d👧\t7  
 @pytest.mark.parametrize(
     ("settings", "data", "version", "expected"),
     [
-        (ImageSettings(column="x", size=32), a_picture(), 3, "9897562ef58a0f54"),
-        (ImageSettings(column="x", size=32, resize="crop", mode="grey"), a_picture(), 3, "08253c63bb79da2a"),
-        (AudioSettings(column="x", sample_rate_hz=8000, max_duration_s=1), a_sound(), 2, "221c204695312503"),
+        (ImageSettings(column="x", size=32), a_picture(), 4, "9897562ef58a0f54"),
+        (ImageSettings(column="x", size=32, resize="crop", mode="grey"), a_picture(), 4, "08253c63bb79da2a"),
+        (AudioSettings(column="x", sample_rate_hz=8000, max_duration_s=1), a_sound(), 3, "509c6279cedd7e13"),
         (TextSettings(column="x", max_chars=20), A_TEXT, 2, "1e0c0617c034b2a9"),
     ],
     ids=["image-pad", "image-crop-grey", "audio", "text"],

@@ -15,7 +15,7 @@ class AudioSettings(Settings):
     """Sound: decoded, mixed, resampled, cut or padded, stored as FLAC, WAV (16 bits) or Opus."""
 
     implementation: ClassVar[str] = "mmcore.modalities.audio:AudioModality"
-    version: ClassVar[int] = 2
+    version: ClassVar[int] = 3
     outside_recipe: ClassVar[frozenset[str]] = frozenset({"column"})
 
     kind: Literal["audio"] = "audio"

@@ -52,7 +52,7 @@ class ImageSettings(PixelSettings):
     """Images: upright, in sRGB or grey of 8 bits, resized, stored as PNG, JPEG or WebP."""
 
     implementation: ClassVar[str] = "mmcore.modalities.image:ImageModality"
-    version: ClassVar[int] = 3
+    version: ClassVar[int] = 4
     outside_recipe: ClassVar[frozenset[str]] = frozenset({"column"})
 
     kind: Literal["image"] = "image"

@@ -14,6 +14,7 @@ class VideoSettings(PixelSettings):
     """Videos: a few upright frames, resized, each stored as a picture. The sound track is an `audio` modality's."""
 
     implementation: ClassVar[str] = "mmcore.modalities.video:VideoModality"
+    version: ClassVar[int] = 2
     outside_recipe: ClassVar[frozenset[str]] = frozenset({"column"})
     several: ClassVar[bool] = False
     """The column holds one file, of which there are several members."""
