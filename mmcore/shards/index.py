@@ -94,13 +94,14 @@ class IndexBuilder:
             for part, kind in PLACES.items():
                 columns[f"{name}.{part}"] = pa.array(self._column(name, part), pa.list_(kind) if several else kind)
             columns |= {f"{name}.{part}": pa.array(self._column(name, part), kind) for part, kind in CELLS.items()}
-        parquet.write_table(pa.table(columns), path, compression="zstd")
+        # Nearly all values differ, so that dictionaries of them only take time and space.
+        parquet.write_table(pa.table(columns), path, compression="zstd", use_dictionary=False)
 
     def _column(self, name: str, part: str) -> list[Json]:
         """One column of a modality; a place's as lists where there may be several."""
         cells = self._cells[name]
         if part == "facts":
-            return [None if cell is None else canonical_json(dict(cell.facts)).decode() for cell in cells]
+            return [None if cell is None else canonical_json(cell.facts).decode() for cell in cells]
         if part in CELLS:
             at = Cell._fields.index(part)
             return [None if cell is None else cell[at] for cell in cells]

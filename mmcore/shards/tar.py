@@ -20,7 +20,7 @@ _FIXED_SUM = sum(_MODE_AND_OWNER) + sum(_TIME) + sum(_REST) + 8 * ord(" ")
 
 def member_name(key: str, modality: str, extension: str, part: int | None = None) -> str:
     """The name of a sample's member, grouped by readers under the (escaped) key; `part` numbers several of them."""
-    if len(extension.encode()) > EXTENSION_BYTES:
+    if len(extension) > EXTENSION_BYTES or not extension.isascii():
         raise ValueError(f"{modality}: members end in .{extension}; at most {EXTENSION_BYTES} bytes have room")
     if part is None:
         return f"{escape(key)}.{modality}.{extension}"

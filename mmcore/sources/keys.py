@@ -16,7 +16,7 @@ UNFIT = re.compile(r"[/\x00-\x1f\x7f-\x9f]|^\.")
 
 def escape(key: str) -> str:
     """The key as members are named: readers split names at the first dot, so dots are spelt %2E (and % as %25)."""
-    return key.replace("%", "%25").replace(".", "%2E")
+    return key.replace("%", "%25").replace(".", "%2E") if "." in key or "%" in key else key
 
 
 def longest_key(modalities: tuple[str, ...]) -> int:
