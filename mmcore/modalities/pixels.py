@@ -154,7 +154,8 @@ def lowest_frequencies(pixels: Pixels) -> NDArray[np.float32] | None:
     # Enlarged smoothly, so that tiny pictures have no steps.
     how = cv2.INTER_AREA if min(grey.shape) >= HASH_SIDE else cv2.INTER_LINEAR
     small = cv2.resize(grey, (HASH_SIDE, HASH_SIDE), interpolation=how).astype(np.float32)
-    low: NDArray[np.float32] = (_WAVES @ small @ _WAVES.T).ravel()[_LOW]
+    found: Any = (_WAVES @ small @ _WAVES.T).ravel()[_LOW]
+    low: NDArray[np.float32] = found
     return None if low @ low < (FLAT * HASH_SIDE) ** 2 else low
 
 

@@ -7,12 +7,13 @@ from __future__ import annotations
 
 import struct
 import zlib
+from typing import Any
 
 import cv2
 import numpy as np
 
 from mmcore.config.media import ImageSettings
-from mmcore.modalities.pixels import Picture, Pixels
+from mmcore.modalities.pixels import Picture
 
 SMALL_PIXELS = 65_536
 _START = b"\x89PNG\r\n\x1a\n"
@@ -23,7 +24,7 @@ _HIGHEST_FILTER = 4
 
 
 def decode(data: bytes, settings: ImageSettings) -> Picture | None:
-    """The picture in a small PNG of 8 bits, grey or RGB, that is sound to the last checksum; None for any other file."""
+    """The picture in a small PNG of 8 bits, grey or RGB, sound to the last checksum; None for any other file."""
     if not data.startswith(_START) or data[12:16] != b"IHDR" or len(data) < 33:
         return None
     width, height, bits, colours, *rest = struct.unpack_from(">IIBBBBB", data, 16)
@@ -35,7 +36,7 @@ def decode(data: bytes, settings: ImageSettings) -> Picture | None:
     packed = _packed_pixels(data)
     if packed is None or not _is_sound(packed, height, 1 + width * channels):
         return None
-    pixels: Pixels = cv2.imdecode(np.frombuffer(data, np.uint8), how)
+    pixels: Any = cv2.imdecode(np.frombuffer(data, np.uint8), how)
     if pixels is None:
         return None
     return Picture(pixels.reshape(height, width, channels), width, height, "PNG", mode)
@@ -43,7 +44,8 @@ def decode(data: bytes, settings: ImageSettings) -> Picture | None:
 
 def _packed_pixels(data: bytes) -> bytes | None:
     """What all chunks of pixels hold; None where a chunk is broken or may change the picture."""
-    at, found = len(_START), []
+    at = len(_START)
+    found: list[bytes] = []
     while at + 12 <= len(data):
         length, kind = struct.unpack_from(">I4s", data, at)
         stop = at + 8 + length
