@@ -10,6 +10,7 @@ from dataclasses import dataclass
 from mmcore.config import RunConfig
 from mmcore.errors import DamagedError, InputError, Problem
 from mmcore.evaluation.evaluate import foresee_evaluations
+from mmcore.features.check import check_encoders
 from mmcore.features.extract import foresee_encoders
 from mmcore.fusion.fit import foresee_models
 from mmcore.fusion.planned import plan_models
@@ -94,6 +95,7 @@ def make_plan(config: RunConfig, store: Store) -> Plan:
     Raises SourceError and DataError with all problems of the manifest.
     """
     store.check_layout()
+    check_encoders(config)
     shards, made, steps = foresee_shards(config, store)
     entries, removing = foresee_removed(config, made, store)
     every = (*steps, *removing, *(_learning(config, entries, shards, store) if config.learnable else ()))
@@ -123,12 +125,14 @@ def _learning(config: RunConfig, entries: Sequence[ShardEntry], shards: ShardPla
 def check_inputs(config: RunConfig) -> str:
     """A sentence on what the manifest holds. Raises InputError with all problems found, there and elsewhere."""
     problems: list[Problem] = []
+    warnings: list[str] = []
     found: list[ShardPlan] = []
     for look in (
         Store(config.output).check_layout,
         lambda: found.append(foresee_shards(config, Store(config.output))[0]),
         lambda: plan_models(config) if config.features else None,
         lambda: device_of(config.compute),
+        lambda: warnings.extend(check_encoders(config)),
     ):
         try:
             look()
@@ -147,7 +151,10 @@ def check_inputs(config: RunConfig) -> str:
     if absent:
         more = f" and {len(absent) - 3:,} more" if len(absent) > 3 else ""
         aside += f" {len(absent):,} of {files:,} files cannot be found: {', '.join(absent[:3])}{more}."
-    return f"{config.name}: {plan.rows:,} rows, {len(plan.classes):,} classes ({counts}); all settings fit.{aside}"
+    aside += "".join(f"\n{warning}" for warning in warnings)
+    return (
+        f"{config.name}: {plan.rows:,} rows, {len(plan.classes):,} classes ({counts}); all settings fit.{aside}"
+    )
 
 
 def stage_lines(plan: Plan) -> list[str]:

@@ -9,6 +9,7 @@ from mmcore.config.encoders import (
     LogmelCnnSettings,
     NeuralEncoder,
     NgramSettings,
+    PretrainedSettings,
     TrainedEncoder,
 )
 from mmcore.config.fusion import (
@@ -49,6 +50,7 @@ __all__ = [
     "NeuralFusion",
     "NgramSettings",
     "Part",
+    "PretrainedSettings",
     "RunConfig",
     "Settings",
     "ShardsConfig",

@@ -112,7 +112,7 @@ def _batches_of(
     by_length = type(encoder).length is not Encoder.length
     ahead = made_ready(values) if by_length else []
     lengths = [length or 0 for _, length in ahead] if by_length else None
-    cut = cut_batches(lengths, _parts(loading, encoder).tolist(), encoder.batch)
+    cut = cut_batches(lengths, _parts(loading, encoder).tolist(), encoder.batch, most_padding=encoder.most_padding)
     empty = np.zeros(0, np.int64)
     for number, (part, rows) in enumerate(cut or [(WHOLE, empty)], start=1):
         taken = [ahead[row] for row in rows] if by_length else made_ready(rows.tolist())

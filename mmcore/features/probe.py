@@ -60,9 +60,8 @@ def _rate(encoder: Encoder, ready: Sequence[Any], size: int) -> float:
     filled = [ready[i % len(ready)] for i in range(max(size, len(ready)))]
     found = [encoder.length(value) for value in filled]
     lengths = None if None in found else [length or 0 for length in found]
-    batches = [
-        encoder.collate([filled[row] for row in rows]) for _, rows in cut_batches(lengths, [WHOLE] * len(filled), size)
-    ]
+    cut = cut_batches(lengths, [WHOLE] * len(filled), size, most_padding=encoder.most_padding)
+    batches = [encoder.collate([filled[row] for row in rows]) for _, rows in cut]
     began = time.perf_counter()
     for batch in batches:
         encoder.encode(batch).landed()

@@ -5,6 +5,7 @@ from typing import Annotated
 from pydantic import Field
 
 from mmcore.config.encoders.base import Batched, EncoderSettings
+from mmcore.config.encoders.pretrained import PretrainedSettings
 from mmcore.config.encoders.trained import (
     CnnSettings,
     LogmelCnnSettings,
@@ -13,7 +14,9 @@ from mmcore.config.encoders.trained import (
     TrainedEncoder,
 )
 
-AnyEncoder = Annotated[CnnSettings | LogmelCnnSettings | NgramSettings, Field(discriminator="encoder")]
+AnyEncoder = Annotated[
+    CnnSettings | LogmelCnnSettings | NgramSettings | PretrainedSettings, Field(discriminator="encoder")
+]
 
 __all__ = [
     "AnyEncoder",
@@ -23,5 +26,6 @@ __all__ = [
     "LogmelCnnSettings",
     "NeuralEncoder",
     "NgramSettings",
+    "PretrainedSettings",
     "TrainedEncoder",
 ]

@@ -15,6 +15,7 @@ from safetensors import SafetensorError
 
 from mmcore.config import EncoderSettings
 from mmcore.errors import DamagedError
+from mmcore.features.batches import PADDING
 from mmcore.records import Json
 
 if TYPE_CHECKING:
@@ -78,6 +79,8 @@ class Encoder(ABC):
     Equal settings, batches and threads give equal vectors on one kind of CPU.
     """
 
+    most_padding: float = PADDING
+    """Largest share of a batch that may be padding; 0 where padding would change a vector."""
     batch: int | None = None
     """Values that go through at a time at most; None: all of a shard. Halved where memory does not suffice."""
 

