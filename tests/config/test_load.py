@@ -87,12 +87,15 @@ class TestFaults:
             .replace("encoder: cnn", "encoder: cnnn")
             .replace("n_components", "n_component")
         )
-        assert problems(write(tmp_path, text), "data.limit=0") == [
+        found = problems(write(tmp_path, text), "data.limit=0")
+        # However many encoders there are.
+        found[4] = found[4].partition(" Known: ")[0]
+        assert found == [
             "FILE: data.manifest: this key is required. Add it.",
             "FILE: data.modalities.image.sise: unknown key. Did you mean 'size'?",
             "FILE: data.limit: Input should be greater than or equal to 1, got 0.",
             "FILE: data.manifets: unknown key. Did you mean 'manifest'?",
-            "FILE: features.image.encoder: unknown encoder 'cnnn'. Did you mean 'cnn'? Known: cnn, logmel-cnn, ngram.",
+            "FILE: features.image.encoder: unknown encoder 'cnnn'. Did you mean 'cnn'?",
             "FILE: fusion.methods.1.n_component: unknown key. Did you mean 'n_components'?",
         ]
 
