@@ -78,31 +78,48 @@ def write_view(store: Store, encoder: str, view: str, table: Table, made: Made) 
 def read_view(store: Store, entry: EncoderEntry, view: str, *, weights: str | None = None) -> Table:
     """The table of one view.
 
-    On a local store the vectors are the file itself, mapped into memory and read-only.
-    Raises DamagedError where the file is missing, not the one that its receipt names, or no such table; and where
-    other weights than `weights` (if given) made it.
+    On a local store the vectors are the file itself, mapped into memory and read-only. Raises as `open_view`.
     """
-    path = f"{folder_of(entry.digest)}/{view}"
+    table, receipt = open_view(store, entry.digest, view, weights=weights)
+    return _unpacked(table, receipt["dim"])
+
+
+def open_view(
+    store: Store, encoder: str, view: str, *, weights: str | None = None, verify: bool = True
+) -> tuple[pa.Table, Json]:
+    """The Arrow table of one view in one piece, on a local store mapped into memory; and its receipt.
+
+    Raises DamagedError where the file is missing, not the one that its receipt names (`verify`: by its bytes, not
+    only its size), or no such table; and where other weights than `weights` (if given) made it.
+    """
+    path = f"{folder_of(encoder)}/{view}"
+    receipt = view_receipt(store, encoder, view)
     try:
-        receipt = store.read_json(f"{path}.json")
         file = DataFile(**receipt["file"])
-        made_by = receipt["weights"]
+        made_by, _ = receipt["weights"], receipt["dim"]
         if not store.intact(file):
             raise DamagedError(f"{store.url(file.path)} is missing or cut off; run again to make it.")
         data = _bytes(store, file)
-        if sha256(memoryview(data)) != file.sha256:
+        if verify and sha256(memoryview(data)) != file.sha256:
             where = store.url(file.path)
             raise DamagedError(f"{where} is not the file that its receipt names; remove it and run again.")
         table = pa.ipc.open_file(pa.BufferReader(data)).read_all().combine_chunks()
-    except FileNotFoundError:
-        raise DamagedError(f"{store.url(path)}.json is missing; run again to make it.") from None
     except (pa.ArrowInvalid, KeyError, TypeError) as error:
         raise DamagedError(
             f"{store.url(path)}.arrow is no feature table ({error}); remove it and run again."
         ) from error
     if weights not in (None, made_by):
         raise DamagedError(f"{store.url(path)}.arrow was made by other weights than the encoder has now; run again.")
-    return _unpacked(table, receipt["dim"])
+    return table, receipt
+
+
+def view_receipt(store: Store, encoder: str, view: str) -> Json:
+    """What is told of a view beside its file. Raises DamagedError where it is missing or cannot be read."""
+    path = f"{folder_of(encoder)}/{view}.json"
+    try:
+        return store.read_json(path)
+    except FileNotFoundError:
+        raise DamagedError(f"{store.url(path)} is missing; run again to make it.") from None
 
 
 def finished_views(
@@ -164,11 +181,11 @@ def _unpacked(table: pa.Table, dim: int) -> Table:
     vectors = table["vector"].chunk(0)
     values = vectors.values.to_numpy(zero_copy_only=True).reshape(len(keys), dim)
     present = vectors.is_valid().to_numpy(zero_copy_only=False)
-    tokens = _sequences(table["tokens"].chunk(0)) if "tokens" in table.column_names else None
+    tokens = sequences_of(table["tokens"].chunk(0)) if "tokens" in table.column_names else None
     return Table(keys, values, present, tokens)
 
 
-def _sequences(column: pa.LargeListArray) -> list[Array | None]:
+def sequences_of(column: pa.LargeListArray) -> list[Array | None]:
     """Each row's sequence (t, width), which is a part of the file."""
     width = column.type.value_type.list_size
     flat = column.values.values.to_numpy(zero_copy_only=True).reshape(-1, width)

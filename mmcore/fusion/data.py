@@ -2,17 +2,18 @@
 
 from __future__ import annotations
 
-from collections.abc import ItemsView, Iterator, KeysView, Mapping, Sequence
+from collections.abc import Collection, ItemsView, Iterator, KeysView, Mapping, Sequence
 from dataclasses import dataclass
 from typing import TYPE_CHECKING, Any, overload
 
 import numpy as np
 import numpy.typing as npt
 
-from mmcore.errors import DamagedError, FusionError
+from mmcore.errors import FusionError
 from mmcore.records import Dataset, EncoderEntry
 
 if TYPE_CHECKING:
+    from mmcore.features.reading import Features
     from mmcore.storage import Store
 
 Array = npt.NDArray[Any]
@@ -173,41 +174,45 @@ class LabelledViews:
         return LabelledViews(self.views[rows], self.labels[rows], self.keys[rows])
 
 
-def load_views(store: Store, dataset: Dataset, encoders: Sequence[EncoderEntry], *splits: str) -> LabelledViews:
+def load_views(
+    store: Store, dataset: Dataset, encoders: Sequence[EncoderEntry], *splits: str, tokens: Collection[str] = ()
+) -> LabelledViews:
     """The features and labels of these splits, shard after shard: (n, d) float32 per modality.
 
-    Labels come from the shard indexes, vectors from the feature store; the data set's `removed` are left out. Raises
-    DamagedError where the keys of the two differ, and FusionError where the splits have no shards.
+    Of the modalities in `tokens` it is their sequences: (n, t, d), padded with 0 to the longest. Labels come from the
+    shard indexes, vectors from the feature store; the data set's `removed` are left out. Raises DamagedError where the
+    keys of the two differ, and FusionError where the splits have no shards or an encoder keeps no sequences.
     """
-    from mmcore.features.store import read_view
-    from mmcore.shards.read import read_index
+    from mmcore.features.opening import open_encoder
 
-    shards = dataset.of(*splits)
-    if not shards:
+    if not dataset.of(*splits):
         raise FusionError(f"the data set has no shards of {' and '.join(splits)}")
+    views: dict[str, View] = {}
     keys: list[str] = []
-    labels: list[str] = []
-    parts: dict[str, list[View]] = {encoder.modality: [] for encoder in encoders}
-    for shard in shards:
-        index = read_index(store, shard)
-        shard_keys = index.column("key").to_pylist()
-        keys += shard_keys
-        labels += index.column("label").to_pylist()
-        for encoder in encoders:
-            view = shard.views[encoder.modality]
-            if view is None:
-                raise FusionError(f"shard {shard.recipe}: its view of {encoder.modality} is not known yet")
-            table = read_view(store, encoder, view)
-            if list(table.keys) != shard_keys:
-                raise DamagedError(
-                    f"features/{encoder.digest}/{view}.arrow holds other keys than shard {shard.recipe}; "
-                    "remove it and run again."
-                )
-            # Sums of float16 lose digits that the store kept.
-            parts[encoder.modality].append(View(table.vectors.astype(np.float32, copy=False), table.present))
-    joined = {
-        name: View(np.concatenate([v.values for v in views]), np.concatenate([v.present for v in views]))
-        for name, views in parts.items()
-    }
-    rows = LabelledViews(Views(joined), np.array(labels, dtype=np.str_), np.array(keys, dtype=np.str_))
-    return rows[np.array([key not in dataset.removed for key in keys], np.bool_)] if dataset.removed else rows
+    labels: list[Any] = []
+    first: Features | None = None
+    for encoder in encoders:
+        features = open_encoder(store, dataset, encoder, splits=splits, beside=first)
+        first = first or features
+        # Read before the vectors, so that each file's keys are compared with them.
+        keys, labels = features.keys, features.labels
+        views[encoder.modality] = _sequences(features) if encoder.modality in tokens else _vectors(features)
+    return LabelledViews(Views(views), np.array(labels, dtype=np.str_), np.array(keys, dtype=np.str_))
+
+
+def _vectors(features: Features) -> View:
+    # Sums of float16 lose digits that the store kept.
+    return View(features[:].astype(np.float32, copy=False), features.present)
+
+
+def _sequences(features: Features) -> View:
+    if not features.has_tokens:
+        raise FusionError(f"the {features.entry.name} encoder of {features.modality} keeps no sequences, only vectors")
+    rows = features.tokens()
+    lengths = np.array([0 if row is None else len(row) for row in rows], np.int64)
+    widths = {row.shape[1] for row in rows if row is not None}
+    values = np.zeros((len(rows), int(lengths.max(initial=0)), max(widths, default=0)), np.float32)
+    for number, row in enumerate(rows):
+        if row is not None:
+            values[number, : len(row)] = row
+    return View(values, features.present, lengths)

@@ -142,27 +142,29 @@ def find_dataset(store: Store, dataset: str | None = None, run: str | None = Non
             what = f"{len(found)} data sets whose digest starts with {dataset!r} below {store.root}."
             raise ConfigError(Problem("dataset", what, f"There are: {', '.join(known[:5]) or 'none'}."))
         return found[0]
-    if run is not None:
-        if not store.exists(f"runs/{run}/run.json"):
-            raise ConfigError(Problem("run", f"no run {run!r} below {store.root}."))
-        records = [store.read_json(f"runs/{run}/run.json")]
-    else:
-        records = [record for record in _runs(store) if name is None or record["name"] == name]
-    for record in records:
+    for record in run_records(store, run, name=name):
         if record.get("dataset"):
             return str(record["dataset"])
     raise ConfigError(Problem("dataset", f"no finished data set below {store.root}.", "Make one: mmcore run FILE."))
 
 
-def _runs(store: Store) -> list[dict[str, Json]]:
-    """The records of all runs, the latest first."""
+def run_records(store: Store, run: str | None = None, *, name: str | None = None) -> list[dict[str, Json]]:
+    """The records of all runs (of this name), the latest first; or that of one run.
+
+    Raises ConfigError where there is no run of the id `run`.
+    """
+    if run is not None:
+        if not store.exists(f"runs/{run}/run.json"):
+            raise ConfigError(Problem("run", f"no run {run!r} below {store.root}."))
+        return [store.read_json(f"runs/{run}/run.json")]
     records = []
-    for run in store.folders("runs"):
+    for each in store.folders("runs"):
         try:
-            records.append(store.read_json(f"runs/{run}/run.json"))
+            records.append(store.read_json(f"runs/{each}/run.json"))
         except (FileNotFoundError, DamagedError):
             continue
-    return sorted(records, key=lambda record: str(record["started"]), reverse=True)
+    found = [record for record in records if name is None or record["name"] == name]
+    return sorted(found, key=lambda record: str(record["started"]), reverse=True)
 
 
 class MemberDecoder:
