@@ -65,6 +65,7 @@ class MappedViews:
         self.starts = np.cumsum([0, *(shard.samples for shard in shards)])
         self.present = np.zeros(self.starts[-1], np.bool_)
         """Which rows have a vector, of the views that were `seen`."""
+        self._some_absent = False
         self.seen = np.zeros(len(self.names), np.bool_)
         """Which views were ever opened."""
         self._weights, self._verify, self._cache_bytes = weights, verify, cache_bytes
@@ -119,9 +120,8 @@ class MappedViews:
         # One copy per row, whichever file it is in: a call per file would cost more than the copying.
         found = opened.space[(bases - opened.lowest) // size + rows * self.dim]
         vectors: Array = found.view(self.dtype).reshape(len(rows), self.dim)
-        present = self.present[rows]
-        if not present.all():
-            vectors[~present] = np.nan
+        if self._some_absent:
+            vectors[~self.present[rows]] = np.nan
         return vectors
 
     def part(self, view: int, start: int, stop: int) -> Array | None:
@@ -218,7 +218,8 @@ class MappedViews:
             )
         self._check(view, table)
         if len(table):
-            self.present[start:stop] = table["vector"].chunk(0).is_valid().to_numpy(zero_copy_only=False)
+            self.present[start:stop] = present = table["vector"].chunk(0).is_valid().to_numpy(zero_copy_only=False)
+            self._some_absent |= not present.all()
         self.seen[view] = True
         return table
 

@@ -197,12 +197,11 @@ class Features:
         elif given.ndim != 1 or (given.size and not np.issubdtype(given.dtype, np.integer)):
             raise IndexError("rows need to be a slice, a list of whole numbers or a mask")
         numbers = given.astype(np.int64, copy=False)
-        if numbers.size and (lowest := numbers.min()) < 0:
-            if lowest < -len(self):
-                raise IndexError(f"row {lowest} of {len(self):,}")
+        # Negative numbers are the largest of all when they are taken as unsigned: one pass tells that all is well.
+        if numbers.size and numbers.view(np.uint64).max() >= len(self):
             numbers = np.where(numbers < 0, numbers + len(self), numbers)
-        if numbers.size and (highest := numbers.max()) >= len(self):
-            raise IndexError(f"row {highest} of {len(self):,}")
+            if ((wrong := (numbers < 0) | (numbers >= len(self)))).any():
+                raise IndexError(f"row {given[wrong][0]} of {len(self):,}")
         return numbers if self._rows is None else self._rows[numbers]
 
     def _slice(self, rows: slice) -> Array | None:
