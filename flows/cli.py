@@ -8,6 +8,7 @@ from typing import Annotated
 
 import typer
 
+from flows.features_cli import features_app
 from flows.quarantine_cli import quarantine_app
 from flows.shards_cli import shards_app
 from flows.start import ConfigFile, Overrides, quiet_prefect, show_run, with_exit_codes
@@ -174,6 +175,7 @@ def serve(
 
 
 app.add_typer(shards_app, name="shards")
+app.add_typer(features_app, name="features")
 app.add_typer(quarantine_app, name="quarantine")
 
 sample_app = typer.Typer(no_args_is_help=True, help="Make a sample data set to try things out.")

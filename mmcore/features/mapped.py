@@ -37,8 +37,10 @@ class _Open:
     """Per view, the latest last."""
     addresses: NDArray[np.int64]
     """Per view, where the vectors of row 0 of all views would lie if this view's went back so far; 0: not open."""
+    heads: Array
+    """All that lies between the first and the last of these vectors, as numbers."""
     space: Array
-    """All that lies between the first and the last of these vectors, as one vector per step of one number."""
+    """The same, as the vectors that start at each number."""
     lowest: int
     highest: int
     """Where it begins and ends."""
@@ -117,8 +119,11 @@ class MappedViews:
             opened = self.opened(np.unique(views))
             bases = opened.addresses[views]
         size = self.dtype.itemsize
+        places = (bases - opened.lowest) // size + rows * self.dim
+        # Touching each row first has the processor look for many of their pages at once: an eighth of all time.
+        opened.heads[places]
         # One copy per row, whichever file it is in: a call per file would cost more than the copying.
-        found = opened.space[(bases - opened.lowest) // size + rows * self.dim]
+        found = opened.space[places]
         vectors: Array = found.view(self.dtype).reshape(len(rows), self.dim)
         if self._some_absent:
             vectors[~self.present[rows]] = np.nan
@@ -169,21 +174,16 @@ class MappedViews:
                 lowest = min(lowest or first, first)
                 highest = max(highest, first + len(table) * row)
                 addresses[view] = first - int(self.starts[view]) * row
-        return _Open({**now.tables, **tables}, addresses, self._space(lowest, highest), lowest, highest)
+        heads, space = (self._between(lowest, highest, kind) for kind in (self.dtype, self._row))
+        return _Open({**now.tables, **tables}, addresses, heads, space, lowest, highest)
 
-    def _space(self, lowest: int, highest: int) -> Array:
-        """All memory between two addresses as overlapping vectors; only where views lie may any be read."""
+    def _between(self, lowest: int, highest: int, kind: np.dtype[Any]) -> Array:
+        """All memory between two addresses as what starts at each number; only where views lie may any be read."""
         if not lowest:
-            return np.zeros(0, self._row)
+            return np.zeros(0, kind)
         size = self.dtype.itemsize
-        vectors = (highest - lowest - self._row.itemsize) // size + 1
-        interface = {
-            "version": 3,
-            "data": (lowest, True),
-            "shape": (vectors,),
-            "strides": (size,),
-            "typestr": self._row.str,
-        }
+        places = (highest - lowest - kind.itemsize) // size + 1
+        interface = {"version": 3, "data": (lowest, True), "shape": (places,), "strides": (size,), "typestr": kind.str}
         return np.asarray(SimpleNamespace(__array_interface__=interface))
 
     def _within_limits(self, now: _Open, needed: Sequence[int]) -> _Open:
@@ -203,7 +203,8 @@ class MappedViews:
         return self._with(self._nothing(), kept)
 
     def _nothing(self) -> _Open:
-        return _Open({}, np.zeros(len(self.names), np.int64), np.zeros(0, self._row), 0, 0)
+        addresses = np.zeros(len(self.names), np.int64)
+        return _Open({}, addresses, np.zeros(0, self.dtype), np.zeros(0, self._row), 0, 0)
 
     def _table(self, view: int) -> pa.Table:
         table, receipt = open_view(

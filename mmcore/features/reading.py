@@ -200,7 +200,7 @@ class Features:
         # Negative numbers are the largest of all when they are taken as unsigned: one pass tells that all is well.
         if numbers.size and numbers.view(np.uint64).max() >= len(self):
             numbers = np.where(numbers < 0, numbers + len(self), numbers)
-            if ((wrong := (numbers < 0) | (numbers >= len(self)))).any():
+            if (wrong := (numbers < 0) | (numbers >= len(self))).any():
                 raise IndexError(f"row {given[wrong][0]} of {len(self):,}")
         return numbers if self._rows is None else self._rows[numbers]
 
