@@ -15,7 +15,7 @@ from mmcore.features.foresee import (
     FOLDER,
     EncoderPlan,
     Receipt,
-    checkpoint_of,
+    checkpoints_of,
     foresee_encoders,
     held_out_views,
     plan_encoder,
@@ -49,8 +49,8 @@ def encode_modality(  # noqa: PLR0917
     shards = {view: shard for shard in dataset.shards if (view := shard.views[modality]) is not None}
     receipt = plan.receipt
     if receipt is not None:
-        # A run killed after the receipt leaves the checkpoint behind.
-        store.remove(checkpoint_of(entry.digest))
+        # A run killed after the receipt leaves the checkpoints behind.
+        store.remove(checkpoints_of(entry.digest))
     missing, rejects = _missing(store, entry, plan, shards, receipt)
     progress.start(1 + len(shards), reused=(receipt is not None) + len(shards) - len(missing), unit="outputs")
     if receipt is None or missing:

@@ -11,7 +11,7 @@ import numpy as np
 from mmcore.config import Batched, EncoderSettings
 from mmcore.errors import DataError, Problem
 from mmcore.features.encoders.base import Encoder, LearnedEncoder, Samples
-from mmcore.features.foresee import FOLDER, Receipt, checkpoint_of
+from mmcore.features.foresee import FOLDER, Receipt, checkpoints_of
 from mmcore.features.loading import read_loading
 from mmcore.features.opened import new_encoder
 from mmcore.features.probe import find_batch
@@ -53,7 +53,7 @@ def _trained(job: FitJob, encoder: LearnedEncoder) -> Receipt:
         # Importing this takes torch, which the other encoders do without.
         from mmcore.training.checkpoint import StoreCheckpoints
 
-        checkpoints = StoreCheckpoints(job.store, checkpoint_of(name))
+        checkpoints = StoreCheckpoints(job.store, f"{checkpoints_of(name)}/all.safetensors")
 
     def on_epoch(epoch: int, epochs: int, figures: dict[str, float]) -> None:
         tell({"epoch": epoch, "epochs": epochs, "figures": figures})
@@ -71,8 +71,7 @@ def _trained(job: FitJob, encoder: LearnedEncoder) -> Receipt:
     receipt = _receipt(job, encoder, files=[file.as_json() for file in files], keys=keys)
     receipt |= {"samples": {"train": len(train), "val": len(val)}, **facts}
     job.store.publish_json(f"{FOLDER}/{name}/receipt.json", receipt)
-    if checkpoints is not None:
-        checkpoints.clear()
+    job.store.remove(checkpoints_of(name))
     return receipt
 
 
@@ -117,7 +116,7 @@ def _labelled(job: FitJob, shards: Sequence[ShardEntry]) -> Samples:
     from mmcore.shards.read import read_index
     from mmcore.shards.recipe import open_modality
 
-    modality = open_modality(job.recipe["modality"])
+    modality, classes = open_modality(job.recipe["modality"]), job.recipe["classes"]
     keys, values, labels, groups = [], [], [], []
     for shard in shards:
         numbers = read_index(job.store, shard)["label"].to_pylist()
@@ -127,7 +126,8 @@ def _labelled(job: FitJob, shards: Sequence[ShardEntry]) -> Samples:
             if (key := loading.keys[owner]) not in job.removed:
                 keys.append(key)
                 values.append(modality.load(data))
-                labels.append(job.recipe["classes"].index(numbers[owner]))
+                # No classes: the encoder does not look at labels.
+                labels.append(classes.index(numbers[owner]) if classes else 0)
                 groups.append(loading.groups[owner] if loading.groups else None)
     return Samples(keys, values, np.array(labels, dtype=np.int64), groups if any(groups) else None)
 

@@ -104,9 +104,9 @@ def plan_encoder(  # noqa: PLR0917
     return EncoderPlan(settings, recipe, None, reason)
 
 
-def checkpoint_of(encoder: str) -> str:
-    """Where the training of the encoder with this digest leaves its state."""
-    return f"{FOLDER}/{encoder}/checkpoint.safetensors"
+def checkpoints_of(encoder: str) -> str:
+    """The folder in which the trainings of the encoder with this digest leave their states."""
+    return f"{FOLDER}/{encoder}/checkpoints"
 
 
 def held_out_views(settings: EncoderSettings, entries: Sequence[ShardEntry], modality: str) -> dict[str, bool]:
@@ -137,13 +137,14 @@ def _recipe(
         "name": modality,
         "modality": stored,
         "sources": dict(settings.sources()),
-        "classes": list(classes) if settings.learns else [],
+        "classes": list(classes) if settings.reads_labels else [],
         "threads": config.compute.threads if device else None,
         "device": device,
         "precision": precision_of(config.compute, device) if device and settings.half_precision else None,
     }
     if settings.learns:
         recipe |= {split: [entry.views[modality] for entry in found] for split, found in of_split.items()}
+    if settings.reads_labels:
         recipe["labels"] = [entry.labels for entry in learned_from]
     return recipe
 

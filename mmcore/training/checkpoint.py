@@ -29,6 +29,9 @@ class Checkpoints(Protocol):
     def clear(self) -> None:
         """Remove it; nothing happens where there is none."""
 
+    def beside(self, name: str) -> Checkpoints:
+        """Those of another training that is part of the same result."""
+
 
 class StoreCheckpoints:
     """One checkpoint as a file of the store, as `models/<digest>/checkpoint.safetensors`."""
@@ -46,6 +49,10 @@ class StoreCheckpoints:
 
     def clear(self) -> None:
         self.store.remove(self.path)
+
+    def beside(self, name: str) -> StoreCheckpoints:
+        """In another file of the same folder, `<name>.safetensors`."""
+        return StoreCheckpoints(self.store, f"{self.path.rpartition('/')[0]}/{name}.safetensors")
 
 
 def pack(tensors: Mapping[str, torch.Tensor], state: Json) -> bytes:

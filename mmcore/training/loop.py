@@ -78,13 +78,15 @@ def train(
     *,
     checkpoints: Checkpoints | None = None,
     on_epoch: Callable[[int, int, dict[str, float]], None] | None = None,
+    keep_end: bool = False,
 ) -> Curves:
     """Train `network` in place and leave it on its device, in eval mode, with the weights of its best epoch.
 
     AdamW under a one-cycle learning rate; `validate` gives the loss to lower, without gradients and in eval mode.
     After each epoch `on_epoch` takes its number from 1, their most possible number and the epoch's losses and rate.
     Random numbers follow from (seed, epoch) alone, so that a training resumed from `checkpoints` equals an
-    uninterrupted one, on the CPU to the bit. The checkpoint stays until the caller, having published, clears it.
+    uninterrupted one, on the CPU to the bit. The checkpoint stays until the caller, having published, clears it; with
+    `keep_end` the trained network is in it, for a caller who trains others before anything is published.
 
     Raises DataError without rows and StageError, naming epoch and batch, where a loss or gradient is not finite.
     """
@@ -99,6 +101,8 @@ def train(
             keeper.keep()
             if on_epoch is not None:
                 on_epoch(len(run.curves.val_loss), settings.epochs, run.news())
+        if keep_end:
+            keeper.keep_end()
         network.load_state_dict(run.best)
         network.eval()
     return run.curves
@@ -228,15 +232,26 @@ class _Keeper:
     def __init__(self, run: _Training, checkpoints: Checkpoints | None) -> None:
         self.run, self.checkpoints = run, checkpoints
         self.next = time.monotonic() + CHECKPOINT_EVERY_S
+        self.kept = 0
+        """Epochs that the checkpoint holds."""
 
     def keep(self) -> None:
-        if self.checkpoints is None or time.monotonic() < self.next:
+        if time.monotonic() < self.next:
             return
         started = time.monotonic()
-        state = {"identity": self.run.identity(), "curves": self.run.curves.as_json()}
-        self.checkpoints.save(pack(self.run.tensors(), state))
+        self._save()
         taken = time.monotonic() - started
         self.next = started + max(CHECKPOINT_EVERY_S, taken / CHECKPOINT_SHARE)
+
+    def keep_end(self) -> None:
+        if self.kept < len(self.run.curves.val_loss):
+            self._save()
+
+    def _save(self) -> None:
+        if self.checkpoints is not None:
+            state = {"identity": self.run.identity(), "curves": self.run.curves.as_json()}
+            self.checkpoints.save(pack(self.run.tensors(), state))
+            self.kept = len(self.run.curves.val_loss)
 
     def resume(self) -> None:
         data = None if self.checkpoints is None else self.checkpoints.load()
@@ -251,6 +266,7 @@ class _Keeper:
             _logger.warning("training starts anew: its checkpoint is of other settings or another network")
             return
         self.run.restore(tensors, Curves(**state["curves"]))
+        self.kept = len(self.run.curves.val_loss)
         _logger.info("training goes on after epoch %d of %d", len(self.run.curves.val_loss), self.run.settings.epochs)
 
 

@@ -243,7 +243,7 @@ def test_training_goes_on_where_it_was_and_ends_in_the_same_bytes(
         patch.setattr(StoreCheckpoints, "save", save_and_die)
         with pytest.raises(Killed):
             work.encode(config)
-    assert [name.rpartition("/")[2] for name in work.files("encoders", "features")] == ["checkpoint.safetensors"]
+    assert [name.rpartition("/")[2] for name in work.files("encoders", "features")] == ["all.safetensors"]
     saved.clear()
     monkeypatch.setattr(StoreCheckpoints, "save", lambda self, data: saved.append(data))
     work.encode(config)

@@ -35,6 +35,11 @@ class EncoderSettings(Settings):
         return False
 
     @property
+    def reads_labels(self) -> bool:
+        """Whether it learns from labels, so that it needs every class in train and other labels make another one."""
+        return self.learns
+
+    @property
     def has_tokens(self) -> bool:
         """Whether each sample also gets a sequence of vectors."""
         return False
