@@ -1,4 +1,4 @@
-"""Encoders that learn from the training split."""
+"""What encoders that learn from the training split have in common, and the one of n-grams."""
 
 from __future__ import annotations
 
@@ -6,10 +6,8 @@ from typing import Annotated, Any, ClassVar, Literal
 
 from pydantic import BeforeValidator, Field
 
-from mmcore.config.base import Settings
 from mmcore.config.data import Percentage
 from mmcore.config.encoders.base import EncoderSettings
-from mmcore.config.media import AudioSettings, PixelSettings
 
 
 def _refit(value: Any) -> Any:
@@ -41,82 +39,6 @@ class TrainedEncoder(EncoderSettings):
         return classes
 
 
-class NeuralEncoder(TrainedEncoder):
-    """What the encoders trained by backpropagation have in common.
-
-    The vector is the network's score of each class (before the softmax, centred) and, if kept, its hidden units.
-    """
-
-    on_device: ClassVar[bool] = True
-
-    hidden: int = Field(64, ge=1)
-    """Hidden units before the scores."""
-    keep_hidden: bool = False
-    """Add the hidden units to the vector. They say more, but on few samples they know the training rows by heart, and
-    a fusion model then trusts them too much."""
-    epochs: int = Field(30, ge=1)
-    """At most this many passes over the training split."""
-    patience: int = Field(15, ge=1)
-    """Stop after this many epochs without a better validation loss."""
-    batch_size: int = Field(64, ge=1)
-    """Samples per training step."""
-    learning_rate: float = Field(4e-3, gt=0)
-    """The highest of the schedule."""
-    weight_decay: float = Field(1e-2, ge=0)
-    """How strongly AdamW pulls weights to zero."""
-    dropout: float = Field(0.3, ge=0, lt=1)
-    """Share of hidden units left out at a time in training."""
-    label_smoothing: float = Field(0.1, ge=0, lt=1)
-    """Share of the target spread over all classes, so that the scores do not claim more than they can."""
-    augment: bool = True
-    """Vary the training samples in ways that keep their class."""
-
-    def dim(self, classes: int) -> int | None:
-        return classes + (self.hidden if self.keep_hidden else 0)
-
-
-class CnnSettings(NeuralEncoder):
-    """A small convolutional network on images."""
-
-    implementation: ClassVar[str] = "mmcore.features.encoders.cnn:CnnEncoder"
-    kinds: ClassVar[frozenset[str]] = frozenset({"image"})
-
-    encoder: Literal["cnn"] = "cnn"
-    width: int = Field(16, ge=1)
-    """Channels of the first layer; the last have four times as many."""
-
-    def misfit(self, modality: Settings) -> str | None:
-        if isinstance(modality, PixelSettings) and not (modality.equally_large and isinstance(modality.size, int)):
-            return "takes squares: set resize to pad, crop or stretch, and size to one length"
-        return None
-
-
-class LogmelCnnSettings(NeuralEncoder):
-    """A small convolutional network on log-mel spectrograms."""
-
-    implementation: ClassVar[str] = "mmcore.features.encoders.logmel_cnn:LogmelCnnEncoder"
-    kinds: ClassVar[frozenset[str]] = frozenset({"audio"})
-
-    encoder: Literal["logmel-cnn"] = "logmel-cnn"
-    width: int = Field(16, ge=1)
-    """Channels of the first layer; the last have four times as many."""
-    mels: int = Field(40, ge=8)
-    """Mel bands."""
-    window_s: float = Field(0.025, gt=0)
-    """Length of one spectrogram column's window."""
-    hop_s: float = Field(0.010, gt=0)
-    """From one column to the next."""
-    max_duration_s: float = Field(1.0, gt=0)
-    """The network sees this much of the sound, where it is loudest; shorter ones are padded with silence."""
-    dynamic_range_db: float = Field(45.0, gt=0)
-    """What is fainter than the loudest by more than this counts as silence."""
-
-    def misfit(self, modality: Settings) -> str | None:
-        if isinstance(modality, AudioSettings) and modality.channels == "keep":
-            return "takes one channel: set channels to mono"
-        return None
-
-
 class NgramSettings(TrainedEncoder):
     """Words and character n-grams, weighed by TF-IDF, the most telling of them scored by a linear classifier.
 
@@ -124,6 +46,7 @@ class NgramSettings(TrainedEncoder):
     """
 
     implementation: ClassVar[str] = "mmcore.features.encoders.ngram:NgramEncoder"
+    version: ClassVar[int] = 2
     kinds: ClassVar[frozenset[str]] = frozenset({"text"})
 
     encoder: Literal["ngram"] = "ngram"
@@ -136,8 +59,9 @@ class NgramSettings(TrainedEncoder):
     max_features: int = Field(50_000, ge=1)
     """N-grams kept of each kind (words, characters), most frequent first."""
     folds: int = Field(5, ge=2)
-    """Strength and selection are chosen by cross-validation on train with so many parts; and train rows get the
-    scores of a classifier that did not learn from their part, so that fusion sees how good the text really is."""
+    """Strength and selection are chosen by cross-validation on train with so many parts, none of which shares a
+    group with another; and train rows get the scores of a classifier that did not learn from their part, so that fusion
+    sees how good the text really is."""
 
     @property
     def holds_out(self) -> bool:

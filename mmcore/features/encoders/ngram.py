@@ -2,7 +2,6 @@
 
 from __future__ import annotations
 
-import hashlib
 import re
 import warnings
 from collections import Counter
@@ -15,6 +14,7 @@ import scipy.sparse
 
 from mmcore.config import NgramSettings
 from mmcore.features.encoders.base import WHOLE, Array, Encoded, LearnedEncoder, OnEpoch, Samples, centred, scores_of
+from mmcore.features.encoders.folds import Folds
 from mmcore.records import Json
 
 if TYPE_CHECKING:
@@ -48,7 +48,7 @@ class NgramEncoder(LearnedEncoder):
 
     TF-IDF is (1 + log count)(1 + log((1 + n) / (1 + n with it))), of unit length for words and for characters each.
     How many n-grams are kept and the penalty have the lowest cross-validated log loss on train. The folds follow from
-    the keys alone, and their classifiers are kept for rows of the training split.
+    groups and keys alone, and their classifiers are kept for rows of the training split.
     """
 
     settings: NgramSettings
@@ -68,7 +68,8 @@ class NgramEncoder(LearnedEncoder):
             self._vocabularies, self._weights = zip(
                 *(self._vocabulary([counts[block] for counts in counted]) for block in (0, 1)), strict=True
             )
-            x, folds = self._weigh(counted), self._folds(train.keys)
+            self._folds = Folds.dealt(train.keys, train.groups, self.settings.folds)
+            x, folds = self._weigh(counted), self._folds.of(train.keys, train.groups)
             choice, held_out = self._choose(x, train.labels, folds, on_epoch)
             self._model = self._learn(x, train.labels, choice)
             in_val = self._model.scores(self._weigh([self._count(text) for text in val.values]))
@@ -89,7 +90,7 @@ class NgramEncoder(LearnedEncoder):
         return Encoded(centred(model.scores(self._weigh(batch))).astype(np.float32))
 
     def parts(self, keys: Sequence[str], groups: Sequence[str | None] | None) -> Array:
-        return self._folds(keys)
+        return self._folds.of(keys, groups)
 
     def state(self) -> tuple[dict[str, Array], Json]:
         arrays = {"words.weights": self._weights[0], "chars.weights": self._weights[1]}
@@ -97,7 +98,8 @@ class NgramEncoder(LearnedEncoder):
         for name, model in models.items():
             arrays |= {f"{name}.columns": model.columns, f"{name}.slopes": model.slopes, f"{name}.bases": model.bases}
         words, chars = (list(vocabulary) for vocabulary in self._vocabularies)
-        return arrays, {"words": words, "chars": chars, "folds": sorted(self._fold_models)}
+        folds = {"folds": sorted(self._fold_models), "groups": dict(self._folds.of_group)}
+        return arrays, {"words": words, "chars": chars, **folds}
 
     def restore(self, arrays: Mapping[str, Array], facts: Json) -> None:
         self._vocabularies = tuple({term: i for i, term in enumerate(facts[block])} for block in ("words", "chars"))
@@ -108,6 +110,7 @@ class NgramEncoder(LearnedEncoder):
 
         self._model = model("all")
         self._fold_models = {fold: model(str(fold)) for fold in facts["folds"]}
+        self._folds = Folds(self.settings.folds, facts["groups"])
 
     # Text to numbers
 
@@ -143,11 +146,6 @@ class NgramEncoder(LearnedEncoder):
 
     def _kept(self, columns: int) -> list[int]:
         return sorted({columns if kept is None else min(kept, columns) for kept in KEPT})
-
-    def _folds(self, keys: Sequence[str]) -> Array:
-        """Each key's fold, by its hash: another row never moves it."""
-        hashes = [hashlib.sha256(key.encode("utf-8", "surrogatepass")).digest()[:8] for key in keys]
-        return np.array([int.from_bytes(found, "big") % self.settings.folds for found in hashes], dtype=np.int64)
 
     def _choose(
         self, x: Any, labels: Array, folds: Array, on_epoch: OnEpoch | None

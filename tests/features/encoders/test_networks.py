@@ -2,82 +2,60 @@ import numpy as np
 import pytest
 import torch
 
-from mmcore.config import CnnSettings, LogmelCnnSettings
 from mmcore.errors import DamagedError
-from mmcore.features.encoders.base import Encoder, Samples, centred, scores_of
-from mmcore.features.encoders.cnn import CnnEncoder, varied
-from mmcore.features.encoders.logmel_cnn import LogmelCnnEncoder
-from mmcore.features.encoders.network import Draws
+from mmcore.features.encoders.base import Samples, centred, scores_of
+from mmcore.features.encoders.draws import Draws
+from mmcore.features.encoders.image_network import varied
 from tests.features.encoders.encoding import encoded
-
-CLASSES = ("a", "b", "c")
-SMALL = {"epochs": 2, "hidden": 5, "keep_hidden": True, "width": 2, "batch_size": 8}
-
-
-def pictures(count: int, size: int = 12, channels: int = 1) -> Samples:
-    random = np.random.default_rng(count)
-    labels = np.arange(count) % 3
-    values = [random.integers(0, 255, (size, size, channels), dtype=np.uint8) for _ in labels]
-    return Samples([f"k{n}" for n in range(count)], values, labels)
-
-
-def sounds(count: int, rate_hz: int = 8000) -> Samples:
-    random = np.random.default_rng(count)
-    labels = np.arange(count) % 3
-    values = [0.1 * random.standard_normal(random.integers(1, rate_hz)).astype(np.float32) for _ in labels]
-    return Samples([f"k{n}" for n in range(count)], values, labels)
-
-
-def encoder(kind: str, size: int = 12, mode: str = "grey", rate_hz: int = 8000, **settings) -> Encoder:
-    if kind == "cnn":
-        return CnnEncoder(CnnSettings(**SMALL | settings), {"size": size, "mode": mode}, CLASSES)
-    return LogmelCnnEncoder(LogmelCnnSettings(**SMALL | settings), {"sample_rate_hz": rate_hz}, CLASSES)
+from tests.features.encoders.trained import KINDS, new_encoder, pictures, samples_for, sounds
 
 
 @pytest.mark.parametrize(
     ("size", "mode"), [(1, "grey"), (8, "rgb"), (28, "grey"), (33, "grey"), (64, "rgb"), (97, "rgb")]
 )
-def test_any_size_and_colour(size: int, mode: str) -> None:
+@pytest.mark.parametrize("kind", ["cnn", "resnet"])
+def test_any_size_and_colour(kind: str, size: int, mode: str) -> None:
     samples = pictures(6, size, 1 if mode == "grey" else 3)
-    made = encoder("cnn", size, mode, epochs=1)
+    made = new_encoder(kind, size, mode, epochs=1, keep_hidden=True)
     made.fit(samples, samples)
     assert encoded(made, samples.values).shape == (6, 8)
 
 
-@pytest.mark.parametrize("rate_hz", [8000, 16000, 44100])
-def test_any_rate_and_length(rate_hz: int) -> None:
+@pytest.mark.parametrize("kind", ["logmel-cnn", "logmel-crnn"])
+@pytest.mark.parametrize("rate_hz", [8000, 44100])
+def test_any_rate_and_length(kind: str, rate_hz: int) -> None:
     samples = sounds(6, rate_hz)
     values = [*samples.values[:4], np.zeros(1, np.float32), np.ones(3 * rate_hz, np.float32)]
-    made = encoder("logmel", rate_hz=rate_hz, epochs=1)
+    made = new_encoder(kind, rate_hz=rate_hz, epochs=1, keep_hidden=True)
     made.fit(Samples(samples.keys, values, samples.labels), samples)
     found = encoded(made, values)
     assert found.shape == (6, 8)
     assert np.isfinite(found).all()
 
 
-@pytest.mark.parametrize("kind", ["cnn", "logmel"])
+@pytest.mark.parametrize("kind", KINDS)
 def test_saved_is_loaded(kind: str) -> None:
-    samples = pictures(9) if kind == "cnn" else sounds(9)
-    made = encoder(kind)
+    samples = samples_for(kind, 9)
+    made = new_encoder(kind)
     facts = made.fit(samples, samples)
     assert len(facts["curves"]["val_loss"]) == 2
     files = made.pack()
-    again = encoder(kind)
+    again = new_encoder(kind)
     again.unpack(files)
     np.testing.assert_array_equal(encoded(made, samples.values), encoded(again, samples.values))
     assert again.pack() == files
     with pytest.raises(DamagedError, match="cannot be read"):
-        encoder(kind, hidden=6).unpack(files)
+        new_encoder(kind, hidden=6).unpack(files)
     with pytest.raises(DamagedError, match="cannot be read"):
         again.unpack(files | {"encoder.safetensors": b"nonsense"})
 
 
-@pytest.mark.parametrize("kind", ["cnn", "logmel"])
+@pytest.mark.parametrize("kind", KINDS)
 def test_settings_decide(kind: str) -> None:
-    samples = pictures(9) if kind == "cnn" else sounds(9)
+    samples = samples_for(kind, 9)
 
     def weights(**settings) -> bytes:
-        made = encoder(kind, **settings)
+        made = new_encoder(kind, **settings)
         made.fit(samples, samples)
         return made.pack()["encoder.safetensors"]
 
@@ -88,17 +66,17 @@ def test_settings_decide(kind: str) -> None:
     assert weights(augment=False) != first
 
 
-@pytest.mark.parametrize("kind", ["cnn", "logmel"])
+@pytest.mark.parametrize("kind", KINDS)
 def test_the_vector_is_scores_and_hidden_units(kind: str) -> None:
-    samples = pictures(9) if kind == "cnn" else sounds(9)
-    made = encoder(kind)
+    samples = samples_for(kind, 9)
+    made = new_encoder(kind, keep_hidden=True)
     facts = made.fit(samples, samples)
     found = encoded(made, samples.values)
     assert found.dtype == np.float32
     assert scores_of(found[:, :3], samples.labels) == pytest.approx(facts["scores"]["train"], abs=1e-5)
     np.testing.assert_allclose(found[:, :3].sum(axis=1), 0, atol=1e-5)
     assert (found[:, 3:] >= 0).all(), "after a ReLU"
-    bare = encoder(kind, keep_hidden=False)
+    bare = new_encoder(kind, keep_hidden=False)
     bare.unpack(made.pack())
     np.testing.assert_array_equal(encoded(bare, samples.values), found[:, :3])
     assert bare.dim == 3
@@ -107,7 +85,7 @@ def test_the_vector_is_scores_and_hidden_units(kind: str) -> None:
 def test_threads_and_random_state_are_left_alone() -> None:
     before, state = torch.get_num_threads(), torch.random.get_rng_state()
     samples = pictures(9)
-    made = encoder("cnn")
+    made = new_encoder("cnn")
     made.fit(samples, samples)
     encoded(made, samples.values)
     assert torch.get_num_threads() == before
@@ -125,7 +103,7 @@ def test_varied_images_follow_their_draws_and_stay_images() -> None:
 
 
 def test_sound_level_does_not_matter() -> None:
-    made = encoder("logmel")
+    made = new_encoder("logmel-cnn")
     values = sounds(4).values
     made.restore({name: value.numpy() for name, value in made.build().state_dict().items()}, {})
     loud = encoded(made, values)
@@ -133,7 +111,7 @@ def test_sound_level_does_not_matter() -> None:
 
 
 def test_varied_sounds_are_finite_and_follow_their_draws() -> None:
-    made = encoder("logmel")
+    made = new_encoder("logmel-cnn")
     prepared = made.prepare([*sounds(5).values, np.zeros(400, np.float32)])
     rows = np.arange(6)
     one, same, other = (made.inputs(prepared, rows, Draws(np.random.default_rng(seed), "cpu")) for seed in (0, 0, 1))
