@@ -1,5 +1,6 @@
-"""Compared with the definitions in plain numpy, as librosa's documentation states them."""
+"""Compared with librosa, and with the definitions in plain numpy as librosa's documentation states them."""
 
+import librosa
 import numpy as np
 import pytest
 import torch
@@ -46,6 +47,44 @@ def test_mel_bands_agree_with_the_definition(rate_hz: int, n_fft: int, window: i
         np.testing.assert_allclose(found, reference_power(sound, n_fft, window, hop), rtol=2e-3, atol=1e-3)
     expected = reference_bank(bands, 60, 0.475 * rate_hz, n_fft, rate_hz)
     np.testing.assert_allclose(bank[0].numpy(), expected, atol=2e-4)
+
+
+@pytest.mark.parametrize(
+    ("rate_hz", "window_s", "hop_s", "bands"),
+    [
+        (8000, 0.025, 0.01, 40),
+        (8000, 0.032, 0.008, 24),
+        (16000, 0.025, 0.01, 80),
+        (22050, 0.046, 0.0116, 64),
+        (44100, 0.025, 0.01, 40),
+        (48000, 0.05, 0.0125, 128),
+    ],
+)
+def test_mel_spectrograms_are_those_of_librosa(rate_hz: int, window_s: float, hop_s: float, bands: int) -> None:
+    random = np.random.default_rng(rate_hz)
+    tone = np.sin(2 * np.pi * 440 * np.arange(rate_hz) / rate_hz)
+    sound = (0.3 * tone + 0.05 * random.standard_normal(rate_hz)).astype(np.float32)
+    window, hop = round(window_s * rate_hz), round(hop_s * rate_hz)
+    n_fft = 2 ** int(np.ceil(np.log2(window)))
+    power = power_spectrogram(torch.from_numpy(sound)[None], n_fft, window, hop)[0]
+    found = power @ triangles(mel_edges(bands, 60, 0.475 * rate_hz)[None], n_fft // 2 + 1, rate_hz)[0]
+    expected = librosa.feature.melspectrogram(
+        y=sound.astype(np.float64),
+        sr=rate_hz,
+        n_fft=n_fft,
+        win_length=window,
+        hop_length=hop,
+        center=True,
+        pad_mode="constant",
+        power=2.0,
+        n_mels=bands,
+        fmin=60,
+        fmax=0.475 * rate_hz,
+        htk=True,
+        norm=None,
+    )
+    # Of each band itself, the faintest too, not only of the loudest.
+    np.testing.assert_allclose(found.numpy().T, expected, rtol=1e-4)
 
 
 def test_a_warp_moves_a_peak_as_much_as_the_tone() -> None:
