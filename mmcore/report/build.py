@@ -20,6 +20,8 @@ SHOWN_REJECTS = 200
 
 OTHER_REASON = "A reason of another version of mmcore."
 INTERVAL_WIDTH = 132
+MISLEADING_GAP = 0.05
+"""From this gap on between rows an encoder learned from and others, the page says what to do."""
 METRIC_WORDS = {"log_loss": "log loss", "accuracy": "accuracy", "macro_f1": "macro F1"}
 
 
@@ -36,6 +38,7 @@ def build_report(store: Store, run: Mapping[str, Any]) -> str:
         "gone": found.gone,
         "board": _board(found),
         "chosen": _chosen(found),
+        "encoders": _encoders(found),
         "curves": _curves(found),
         "retrieval": _retrieval(found),
         "data": _data(found),
@@ -46,6 +49,7 @@ def build_report(store: Store, run: Mapping[str, Any]) -> str:
         "totals": _totals(stages),
         "settings": flattened(run.get("config") or {}),
         "metric_words": METRIC_WORDS,
+        "misleading_gap": MISLEADING_GAP,
         "version": __version__,
         "charts": charts,
     }
@@ -95,6 +99,25 @@ def _chosen(found: Findings) -> Json:
         "nothing_present": scores["nothing_present"],
         "calibration": scores["calibration"],
     }
+
+
+def _encoders(found: Findings) -> list[Json]:
+    """Of each encoder that learned from labels: how often it is right on rows it learned from, and on others.
+
+    The gap is what fusion would be misled by, had it learned from scores of rows that the encoder knows.
+    """
+    drawn = []
+    for entry in found.encoders:
+        receipt = entry["receipt"] or {}
+        splits: Mapping[str, Any] = receipt.get("scores") or {}
+        train, held_out, val = (
+            (splits.get(split) or {}).get("accuracy") for split in ("train", "train_held_out", "val")
+        )
+        if train is not None and val is not None:
+            other = val if held_out is None else held_out
+            one = {"modality": entry["modality"], "name": entry["name"], "gap": train - other}
+            drawn.append({**one, "train": train, "held_out": held_out, "val": val})
+    return drawn
 
 
 def _curves(found: Findings) -> list[charts.Curves]:

@@ -21,6 +21,11 @@ from mmcore.storage import Store
 
 KINDS = {"image": "cnn", "audio": "logmel-cnn", "text": "ngram"}
 DIGITS = ("eight", "five", "four", "nine", "one", "seven", "six", "three", "two", "zero")
+ENCODER_ACCURACY = {
+    "image": {"train": 0.99, "val": 0.98},
+    "audio": {"train": 1.0, "val": 0.81},
+    "text": {"train": 0.9, "train_held_out": 0.86, "val": 0.85},
+}
 STRENGTH = {"image": 1.6, "audio": 0.55, "text": 0.95}
 
 
@@ -130,7 +135,8 @@ def _encoder(store: Store, modality: str) -> dict[str, Any]:
         "best_epoch": 14,
         "stopped_early": True,
     }
-    receipt = {"recipe": recipe, "curves": curves if modality != "text" else {}, "files": []}
+    scores = {split: {"accuracy": accuracy} for split, accuracy in ENCODER_ACCURACY[modality].items()}
+    receipt = {"recipe": recipe, "curves": curves if modality != "text" else {}, "scores": scores, "files": []}
     store.publish_json(f"encoders/{name}/receipt.json", receipt)
     return {"modality": modality, "digest": name, "name": KINDS[modality], "dim": 64, "trained": True}
 

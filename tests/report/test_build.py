@@ -122,6 +122,15 @@ def test_is_sound_and_loads_nothing(html: str) -> None:
     assert not re.search(r"\{\{|\}\}|\{%|Undefined|None\b|\bnan\b", page.said)
 
 
+def test_the_gap_between_rows_an_encoder_knows_and_others_is_named(page: Page) -> None:
+    rows = page.table_with("Held out", "Gap")
+    assert rows[1:] == [
+        ["image", "cnn", "0.990", "–", "0.980", "+0.010", "scores of rows it knows"],
+        ["audio", "logmel-cnn", "1.000", "–", "0.810", "+0.190", "scores of rows it knows: set cross_fit"],
+        ["text", "ngram", "0.900", "0.860", "0.850", "+0.040", "held-out scores"],
+    ]
+
+
 def test_leaderboard_shows_the_scores(store: Store, run: dict[str, Any], page: Page) -> None:
     rows = {row[0].split()[0]: row for row in page.table_with("Model", "Macro F1")[2:]}
     digests = {entry["model"]: entry["digest"] for entry in run["evaluations"]}
