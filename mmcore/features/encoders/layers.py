@@ -21,8 +21,8 @@ class Outputs(NamedTuple):
     """A score per class (n, classes); of a contrastive network the projection (n, 64) that its loss compares."""
     hidden: Tensor
     """Hidden units (n, hidden)."""
-    tokens: Tensor
-    """A vector for each position (n, t, width)."""
+    tokens: Tensor | None
+    """A vector for each position (n, t, width); None where a network that learns saves the work."""
 
 
 class Head(nn.Module):
@@ -40,7 +40,7 @@ class Head(nn.Module):
         else:
             self.to_scores = nn.Sequential(nn.Linear(hidden, hidden), nn.ReLU(), nn.Linear(hidden, PROJECTED))
 
-    def forward(self, pooled: Tensor, tokens: Tensor) -> Outputs:
+    def forward(self, pooled: Tensor, tokens: Tensor | None) -> Outputs:
         """Of pooled features (n, inputs); `tokens` are handed on."""
         hidden = functional.relu(self.norm(self.to_hidden(self.dropout(pooled))))
         return Outputs(self.to_scores(self.dropout(hidden)), hidden, tokens)

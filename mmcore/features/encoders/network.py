@@ -59,6 +59,10 @@ class NetworkEncoder(LearnedEncoder):
         """What is kept of the network's tokens (n, t, width), from the front, and how many of each sample's."""
         return tokens, [tokens.shape[1]] * len(tokens)
 
+    def order(self, prepared: Any, rows: Array) -> Array:
+        """The places of the rows, those next to each other that take the least padding together."""
+        return np.arange(len(rows))
+
     def made_ready(self, values: Sequence[Any]) -> Any:
         """All values as `inputs` cuts them."""
         return self.prepare([self.ready(value) for value in values])
@@ -87,7 +91,7 @@ class NetworkEncoder(LearnedEncoder):
         with threads_of_torch(self.threads), torch.no_grad():
             outputs = network.to(self.device).eval()(self.inputs(prepared, np.arange(count), None))
             vectors = self._vectors(outputs)
-            if not self.settings.keep_tokens:
+            if not self.settings.keep_tokens or outputs.tokens is None:
                 return Encoded(vectors)
             return Encoded(vectors, *self.sequences(prepared, outputs.tokens))
 
@@ -99,10 +103,13 @@ class NetworkEncoder(LearnedEncoder):
 
     def scores(self, network: nn.Module, prepared: Any, rows: Array) -> Array:
         """Scores (n, classes) that a network, in eval mode, gives to some rows."""
+        order = self.order(prepared, rows)
+        scores = np.zeros((len(rows), len(self.classes)), np.float32)
         with torch.no_grad():
-            parts = [rows[start : start + ENCODING_BATCH] for start in range(0, len(rows), ENCODING_BATCH)]
-            found = [network(self.inputs(prepared, part, None)).scores.float().cpu().numpy() for part in parts]
-        scores: Array = np.concatenate(found)
+            for start in range(0, len(rows), ENCODING_BATCH):
+                places = order[start : start + ENCODING_BATCH]
+                outputs = network(self.inputs(prepared, rows[places], None))
+                scores[places] = outputs.scores.float().cpu().numpy()
         return scores
 
     def parts(self, keys: Sequence[str], groups: Sequence[str | None] | None) -> Array:

@@ -82,6 +82,9 @@ class TextNetworkEncoder(NetworkEncoder):
         # On the CPU, where packing wants them.
         return ids, torch.tensor([len(text) for text in texts])
 
+    def order(self, prepared: Sequence[Tensor], rows: Array) -> Array:
+        return np.argsort([len(prepared[row]) for row in rows], kind="stable")
+
     def sequences(self, prepared: Sequence[Tensor], tokens: Tensor) -> tuple[Tensor, Sequence[int]]:
         return tokens, [len(text) for text in prepared]
 

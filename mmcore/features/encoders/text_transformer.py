@@ -3,11 +3,14 @@
 from __future__ import annotations
 
 import torch
-from torch import nn
+from torch import Tensor, nn
 
 from mmcore.config import TextTransformerSettings
 from mmcore.features.encoders.layers import Head, Outputs, pooled_over
 from mmcore.features.encoders.text_network import PADDING, TextNetworkEncoder, Texts, there
+
+PARTS = 4
+"""Parts of like lengths that a training batch is cut into."""
 
 
 class TextTransformerEncoder(TextNetworkEncoder):
@@ -36,9 +39,20 @@ class _AttendingNetwork(nn.Module):
         self.head = Head(2 * width, settings, classes)
 
     def forward(self, texts: Texts) -> Outputs:
-        ids, _ = texts
+        ids, lengths = texts
+        if not self.training:
+            tokens, pooled = self._attended(ids)
+        else:
+            # Shuffled batches mix lengths, and most of a batch as wide as its longest text would be padding.
+            order = lengths.argsort(stable=True)
+            parts = [self._attended(ids[rows.to(ids.device), : lengths[rows[-1]]])[1] for rows in order.chunk(PARTS)]
+            tokens, pooled = None, torch.cat(parts)[order.argsort().to(ids.device)]
+        outputs: Outputs = self.head(pooled, tokens)
+        return outputs
+
+    def _attended(self, ids: Tensor) -> tuple[Tensor, Tensor]:
+        """Tokens (n, t, width) and what is pooled of them (n, 2 width)."""
         placed = self.pieces(ids) + self.places(torch.arange(ids.shape[1], device=ids.device))
         known = there(ids)
         tokens = self.layers(self.dropout(placed), src_key_padding_mask=~known)
-        outputs: Outputs = self.head(pooled_over(tokens, known), tokens)
-        return outputs
+        return tokens, pooled_over(tokens, known)
