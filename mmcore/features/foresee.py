@@ -56,7 +56,7 @@ def foresee_encoders(
     """Per modality of `config.features` its encoder (None: unknown before the shards are made) and the steps.
 
     The first step is the encoder's, the others those of each shard's vectors, in order. `modalities` are the
-    settings that members are stored with. Reads receipts and listings only.
+    settings that members are stored with. Reads receipts and listings only, and indexes where rows have groups.
     """
     found = []
     for modality in config.features:
@@ -75,13 +75,13 @@ def plan_encoder(  # noqa: PLR0917
 ) -> EncoderPlan:
     """The encoder `modality` gets: the one trained on just these data, one that `refit` lets stand, or a new one."""
     settings = config.features[modality]
-    recipe = _recipe(config, entries, classes, modality, stored)
+    recipe = _recipe(config, entries, classes, modality, stored, store)
     exact = _receipt(store, digest(recipe)) if recipe else None
     if exact is not None and _whole(store, exact):
         return EncoderPlan(settings, recipe, exact, "trained here already" if settings.learns else "opened before")
     receipts = [other for name in store.folders(FOLDER) if (other := _receipt(store, name))]
     others = [other for other in receipts if other["recipe"].get("name") == modality]
-    wanted = recipe or _recipe(config, [], classes, modality, stored)
+    wanted = recipe or _recipe(config, [], classes, modality, stored, store)
     samples = sum(_samples(entry, modality) for entry in entries if entry.split == "train")
     whole = [other for other in others if _whole(store, other)]
     standing, why_not = None, ""
@@ -120,14 +120,23 @@ def weights_of(receipt: Receipt | None) -> str:
     return digest([file["sha256"] for file in receipt["files"]] if receipt else [])
 
 
-def _recipe(
-    config: RunConfig, entries: Sequence[ShardEntry], classes: Sequence[str], modality: str, stored: Json
+def _recipe(  # noqa: PLR0917
+    config: RunConfig,
+    entries: Sequence[ShardEntry],
+    classes: Sequence[str],
+    modality: str,
+    stored: Json,
+    store: Store,
 ) -> Json | None:
     """All that determines the encoder's weights; None where a view or label is not known yet."""
     settings = config.features[modality]
     of_split = {split: [entry for entry in entries if entry.split == split] for split in ("train", "val")}
     learned_from = [entry for found in of_split.values() for entry in found] if settings.learns else []
     if any(entry.views[modality] is None or entry.labels is None for entry in learned_from):
+        return None
+    # Which rows are held out together follows from groups; only then is it worth reading the indexes.
+    grouped = of_split["train"] if settings.holds_out and config.data.columns.group is not None else None
+    if any(entry.index is None for entry in grouped or ()):
         return None
     # The others run on the CPU, and their sums do not depend on how many threads there are.
     device = device_of(config.compute) if settings.on_device else None
@@ -146,7 +155,17 @@ def _recipe(
         recipe |= {split: [entry.views[modality] for entry in found] for split, found in of_split.items()}
     if settings.reads_labels:
         recipe["labels"] = [entry.labels for entry in learned_from]
+    if settings.holds_out:
+        recipe["groups"] = None if grouped is None else [_groups(store, entry) for entry in grouped]
     return recipe
+
+
+def _groups(store: Store, entry: ShardEntry) -> str:
+    """Names which group each row of a shard is of."""
+    from mmcore.shards.read import read_index
+
+    index = read_index(store, entry)
+    return digest(index["group"].to_pylist() if "group" in index.column_names else None)
 
 
 def _grown(standing: Receipt, samples: int) -> str:
@@ -182,6 +201,8 @@ def _differences(old: Json, new: Json, modality: str) -> list[str]:
     if old["sources"] != new["sources"]:
         found.append("the model's files changed")
     found += [f"{modality} of {split} changed" for split in ("train", "val") if old.get(split) != new.get(split)]
+    if old.get("groups") != new.get("groups"):
+        found.append("groups changed")
     labels, now = old.get("labels", []), new.get("labels", [])
     if old["classes"] == new["classes"] and len(labels) == len(now):
         found += filter(None, [labels_change(labels, now)])

@@ -71,6 +71,8 @@ def _candidates(
         return shared, receipt["samples"]["train"], digest(receipt["recipe"])
 
     fit = [r for r in receipts if rank(r)[0] and all(r["recipe"][name] == wanted[name] for name in same)]
+    # Folds by key would tear groups apart, and those by group know no rows without one.
+    fit = [r for r in fit if (r["recipe"].get("groups") is None) == (wanted.get("groups") is None)]
     if settings.refit != "never":
         fit = [r for r in fit if abs(samples - r["samples"]["train"]) < settings.refit * r["samples"]["train"]]
     return sorted(fit, key=rank, reverse=True)

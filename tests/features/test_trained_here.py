@@ -45,6 +45,24 @@ def test_rows_of_one_speaker_are_held_out_together(work: Work) -> None:
     assert {name[:-1] for name in json.loads(folds)["groups"]} == {"train"}
 
 
+@pytest.mark.parametrize("modality", ["image", "text"])
+def test_other_groups_make_another_encoder_where_rows_are_held_out(work: Work, modality: str) -> None:
+    settings = {"cross_fit": 2} if modality == "image" else {}
+    lines = read_manifest(work.folder)
+    write_manifest(work.folder, [{**line, "speaker": f"{line['split']}{n % 4}"} for n, line in enumerate(lines)])
+    plain, by_speaker = work.config(modality, **settings), grouped(work.config(modality, **settings))
+    without, entry = work.encode(plain)[1], work.encode(by_speaker)[1]
+    assert entry.digest != without.digest
+    assert {step.action for step in work.foresee(by_speaker)[1]} == {"reuse"}
+    never = grouped(work.config(modality, **settings, refit="never"))
+    work.store.remove(f"encoders/{entry.digest}")
+    assert work.encode(never)[1].digest == entry.digest, "folds by key are of no use to groups"
+    write_manifest(work.folder, [{**line, "speaker": f"{line['split']}{n % 3}"} for n, line in enumerate(lines)])
+    work.prepare(by_speaker)
+    step = work.foresee(by_speaker)[1][0]
+    assert (step.action, step.reason) == ("compute", "groups changed")
+
+
 @pytest.mark.parametrize(
     ("modality", "encoder"),
     [("image", "resnet"), ("audio", "logmel-crnn"), ("text", "bigru"), ("text", "text-transformer")],
