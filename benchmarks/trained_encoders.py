@@ -4,14 +4,16 @@ Accuracies are those of the scores alone, without a fusion model, on rows that h
 of train by networks that did not learn from them (with `cross_fit`).
 
     python benchmarks/trained_encoders.py ../shared/data/digits cnn logmel-cnn ngram --seeds 5
-    python benchmarks/trained_encoders.py ../shared/data/digits logmel-cnn --set cross_fit=5
+    python benchmarks/trained_encoders.py ../shared/data/digits logmel-cnn --set cross_fit=3 --group speaker
 
-The folder needs a manifest.csv with the columns id, label, split, image, audio and text.
+The folder needs a manifest.csv with the columns id, label, split, image, audio and text, and for `--group` a
+provenance.csv with the columns id and the group's.
 """
 
 from __future__ import annotations
 
 import argparse
+import csv
 import json
 import statistics
 import tempfile
@@ -37,12 +39,29 @@ MODALITIES = {
 READS = {"cnn": "image", "resnet": "image", "logmel-cnn": "audio", "logmel-crnn": "audio"}
 
 
-def config_of(data: Path, output: str, encoder: str, settings: dict) -> RunConfig:
+def grouped(data: Path, output: str, group: str) -> Path:
+    """A copy of the manifest with another column from the provenance."""
+    with (data / "provenance.csv").open(newline="") as file:
+        groups = {row["id"]: row[group] for row in csv.DictReader(file)}
+    with (data / "manifest.csv").open(newline="") as file:
+        rows = [{**row, "group": groups[row["id"]]} for row in csv.DictReader(file)]
+    made = Path(output) / "grouped.csv"
+    with made.open("w", newline="") as file:
+        writer = csv.DictWriter(file, list(rows[0]))
+        writer.writeheader()
+        writer.writerows(rows)
+    return made
+
+
+def config_of(data: Path, output: str, encoder: str, settings: dict, group: str | None) -> RunConfig:
     modality = READS.get(encoder, "text")
+    manifest = grouped(data, output, group) if group else data / "manifest.csv"
     return RunConfig.model_validate(
         {
             "data": {
-                "manifest": str(data / "manifest.csv"),
+                "manifest": str(manifest),
+                "root": str(data),
+                "columns": {"group": "group"} if group else {},
                 "pairing": "class",
                 "modalities": {modality: MODALITIES[modality]},
                 "max_rejected": "10%",
@@ -54,9 +73,9 @@ def config_of(data: Path, output: str, encoder: str, settings: dict) -> RunConfi
     )
 
 
-def measured(data: Path, output: str, encoder: str, settings: dict) -> dict[str, float]:
+def measured(data: Path, output: str, encoder: str, settings: dict, group: str | None) -> dict[str, float]:
     """Accuracies and seconds of one training."""
-    config = config_of(data, output, encoder, settings)
+    config = config_of(data, output, encoder, settings, group)
     store, pool = Store(output).open(), serial_pool(config.compute)
     dataset = prepare(config, store, pool, Silent())
     started, cpu = time.perf_counter(), time.process_time()
@@ -81,6 +100,7 @@ def main() -> None:
     parser.add_argument("encoders", nargs="+")
     parser.add_argument("--seeds", type=int, default=5)
     parser.add_argument("--set", action="append", default=[], metavar="KEY=VALUE", help="a setting of all of them")
+    parser.add_argument("--group", help="a column of provenance.csv whose rows are held out together")
     arguments = parser.parse_args()
     pairs = [one.partition("=") for one in arguments.set]
     settings = {key: json.loads(value) for key, _, value in pairs}
@@ -88,7 +108,9 @@ def main() -> None:
         for encoder in arguments.encoders:
             runs = []
             for seed in range(arguments.seeds):
-                runs.append(measured(arguments.data.resolve(), output, encoder, {**settings, "seed": seed}))
+                runs.append(
+                    measured(arguments.data.resolve(), output, encoder, {**settings, "seed": seed}, arguments.group)
+                )
                 words = "   ".join(f"{name} {value:.3f}" for name, value in runs[-1].items())
                 print(f"{encoder:<18} seed {seed}   {words}", flush=True)
             medians = {name: statistics.median(run[name] for run in runs) for name in runs[0]}

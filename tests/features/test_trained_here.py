@@ -113,3 +113,13 @@ def test_without_labels_a_class_may_lack_the_modality_in_train(work: Work) -> No
         work.encode(work.config("image"))
     _, entry = work.encode(work.config("image", objective="contrastive"))
     assert work.store.read_json(f"encoders/{entry.digest}/receipt.json")["samples"]["train"] == 18
+
+
+def test_checkpoints_left_by_a_run_killed_after_the_receipt_are_removed(work: Work) -> None:
+    config = work.config("image", cross_fit=2)
+    _, entry = work.encode(config)
+    before = work.files("encoders", "features")
+    for name in ("all", "fold-1"):
+        work.store.publish_bytes(f"encoders/{entry.digest}/checkpoints/{name}.safetensors", b"left")
+    work.encode(config)
+    assert work.files("encoders", "features") == before
