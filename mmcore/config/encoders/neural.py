@@ -84,6 +84,8 @@ class SelfSupervised(NeuralEncoder):
         if self.objective == "contrastive":
             if not self.augment:
                 raise ValueError("objective contrastive compares variations of a sample: leave augment on")
+            if self.keep_hidden:
+                raise ValueError("objective contrastive gives the hidden units already: leave keep_hidden out")
             if self.cross_fit:
                 raise ValueError(
                     "cross_fit and objective contrastive exclude each other: hidden units of networks trained apart "

@@ -129,3 +129,18 @@ def test_scores_of_agree_with_their_definition() -> None:
     expected = {"accuracy": (p.argmax(axis=1) == labels).mean(), "log_loss": -np.log(p[np.arange(20), labels]).mean()}
     assert scores_of(logits, labels) == pytest.approx(expected, abs=1e-6)
     assert scores_of(centred(logits), labels) == pytest.approx(expected, abs=1e-6)
+
+
+@pytest.mark.gpu
+@pytest.mark.skipif(not torch.cuda.is_available(), reason="no CUDA device")
+@pytest.mark.parametrize("kind", KINDS)
+def test_what_a_gpu_learned_encodes_alike_on_the_cpu(kind: str) -> None:
+    samples = samples_for(kind, 30)
+    made = new_encoder(kind, device="cuda", cross_fit=2)
+    facts = made.fit(samples, samples)
+    assert np.isfinite(facts["curves"]["all"]["val_loss"]).all()
+    again = new_encoder(kind, cross_fit=2)
+    again.unpack(made.pack())
+    for keys in (None, samples.keys):
+        on_gpu, on_cpu = (encoded(one, samples.values, keys) for one in (made, again))
+        np.testing.assert_allclose(on_gpu, on_cpu, atol=2e-3)

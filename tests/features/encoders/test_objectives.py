@@ -52,7 +52,7 @@ def test_what_is_learned_without_labels_tells_classes_apart() -> None:
     assert probe.score(encoded(made, test.values), test.labels) > 0.8
 
 
-@pytest.mark.parametrize("settings", [{"augment": False}, {"cross_fit": 3}])
+@pytest.mark.parametrize("settings", [{"augment": False}, {"cross_fit": 3}, {"keep_hidden": True}])
 def test_what_a_contrastive_objective_excludes(settings: dict) -> None:
     with pytest.raises(ValidationError, match="objective contrastive"):
         CnnSettings(objective="contrastive", **settings)
@@ -61,4 +61,4 @@ def test_what_a_contrastive_objective_excludes(settings: dict) -> None:
 def test_only_those_that_read_labels_want_classes() -> None:
     assert LogmelCnnSettings().reads_labels
     assert not LogmelCnnSettings(objective="contrastive").reads_labels
-    assert LogmelCnnSettings(objective="contrastive", hidden=7, keep_hidden=True).dim(10) == 7
+    assert LogmelCnnSettings(objective="contrastive", hidden=7).dim(10) == 7

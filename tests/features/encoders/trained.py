@@ -68,8 +68,10 @@ def samples_for(kind: str, count: int) -> Samples:
     return sounds(count) if kind.startswith("logmel") else texts(count)
 
 
-def new_encoder(kind: str, size: int = 12, mode: str = "grey", rate_hz: int = 8000, **settings) -> NetworkEncoder:
+def new_encoder(
+    kind: str, size: int = 12, mode: str = "grey", rate_hz: int = 8000, device: str = "cpu", **settings
+) -> NetworkEncoder:
     made, small = KINDS[kind]
     settings = made(**{**small, **settings})
     modality = {"size": size, "mode": mode, "sample_rate_hz": rate_hz}
-    return settings.load()(settings, modality, CLASSES)
+    return settings.load()(settings, modality, CLASSES, device=device)
