@@ -152,9 +152,7 @@ def check_inputs(config: RunConfig) -> str:
         more = f" and {len(absent) - 3:,} more" if len(absent) > 3 else ""
         aside += f" {len(absent):,} of {files:,} files cannot be found: {', '.join(absent[:3])}{more}."
     aside += "".join(f"\n{warning}" for warning in warnings)
-    return (
-        f"{config.name}: {plan.rows:,} rows, {len(plan.classes):,} classes ({counts}); all settings fit.{aside}"
-    )
+    return f"{config.name}: {plan.rows:,} rows, {len(plan.classes):,} classes ({counts}); all settings fit.{aside}"
 
 
 def stage_lines(plan: Plan) -> list[str]:
