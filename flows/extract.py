@@ -1,4 +1,4 @@
-"""Shards to feature vectors, all modalities side by side."""
+"""Shards to feature vectors, all views side by side."""
 
 from __future__ import annotations
 
@@ -14,8 +14,8 @@ from tasks.extract import extract_features
 
 
 def extract_stage(run: Run, dataset: str) -> list[EncoderEntry]:
-    """One encoder per modality, trained and applied at the same time."""
-    futures = [extract_features.submit(run, dataset, modality) for modality in run.config.features]
+    """One encoder per modality and one beside it as its floor, trained and applied at the same time."""
+    futures = [extract_features.submit(run, dataset, view) for view in run.config.encoders]
     encoders = [future.result() for future in futures]
     run.write(encoders=[asdict(encoder) for encoder in encoders])
     return encoders

@@ -128,7 +128,7 @@ def _state(record: dict[str, Json]) -> str:
 
 
 def _leaderboard(record: dict[str, Json]) -> Table:
-    modalities = [encoder["modality"] for encoder in record["encoders"]]
+    modalities = [encoder["modality"] for encoder in record["encoders"] if not encoder.get("floor")]
     metric = METRIC_WORDS[record["leaderboard"]["metric"]]
     table = Table(box=None, pad_edge=False, header_style="bold")
     table.add_column("", no_wrap=True)

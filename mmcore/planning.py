@@ -201,7 +201,7 @@ def _disk(steps: Iterable[Step], config: RunConfig, classes: int, store: Store) 
     """About how many bytes the steps to compute will add: stored members, vectors, models, predictions."""
     sizes = [size for name, size in store.listing("shards").items() if name.endswith(".tar")]
     member = sum(sizes) / len(sizes) / config.shards.samples if sizes else 20_000.0 * len(config.data.modalities)
-    dims = {name: encoder.dim(classes) or ASSUMED_DIM for name, encoder in config.features.items()}
+    dims = {name: encoder.dim(classes) or ASSUMED_DIM for name, (_, encoder) in config.encoders.items()}
     total = 0.0
     for step in steps:
         if step.action == "reuse":

@@ -155,6 +155,11 @@ class Dataset:
         )
 
 
+def floor_of(modality: str) -> str:
+    """What the floor of a modality is called: its classical encoder, and the classifier that reads it."""
+    return f"floor-{modality}"
+
+
 @dataclass(frozen=True)
 class EncoderEntry:
     """One modality's encoder: its vectors lie at `features/<digest>/<view>.arrow`."""
@@ -169,6 +174,13 @@ class EncoderEntry:
     """Whether it learned from this data set, so that its weights lie at `encoders/<digest>/`."""
     rejects: tuple[Reject, ...] = ()
     """Samples that it could not take; their vectors are null."""
+    floor: bool = False
+    """Whether it is the classical one beside the configured one: see `RunConfig.floor`."""
+
+    @property
+    def view(self) -> str:
+        """Its name within a run: the modality's, or that of its floor."""
+        return floor_of(self.modality) if self.floor else self.modality
 
 
 @dataclass(frozen=True)
@@ -183,6 +195,8 @@ class ModelEntry:
     """`log_loss`, `accuracy` and `macro_f1` on the validation split."""
     baseline: bool = False
     """Trained in every run to compare with (single modalities, late fusion), whatever the settings say."""
+    floor: bool = False
+    """Whether it reads the classical encoder that has its name."""
 
 
 @dataclass(frozen=True)

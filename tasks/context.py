@@ -29,6 +29,7 @@ RECORDED_PACKAGES = (
     "prefect",
     "dask",
     "torch",
+    "onnxruntime",
     "pyarrow",
     "numpy",
     "scikit-learn",

@@ -71,7 +71,7 @@ def _rows(board: Json) -> list[dict[str, str]]:
     return [
         {
             "model": row["model"],
-            "role": "chosen" if row["chosen"] else "baseline" if row["baseline"] else "",
+            "role": "chosen" if row["chosen"] else "floor" if row["floor"] else "baseline" if row["baseline"] else "",
             "accuracy": f"{row['accuracy']:.3f}",
             "95% interval": f"{row['low']:.3f} – {row['high']:.3f}",
             "macro F1": f"{row['macro_f1']:.3f}",

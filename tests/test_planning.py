@@ -40,6 +40,7 @@ def made(manifest: Path, output: Path, **more: Json) -> RunConfig:
             "data": {"manifest": str(manifest), "modalities": {"text": text}},
             "shards": {"samples": 10},
             "features": {"text": {"encoder": "ngram"}},
+            "floor": False,
             "fusion": {"methods": ["concat"]},
             "output": str(output),
             **more,

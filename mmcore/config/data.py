@@ -7,8 +7,9 @@ from typing import Annotated, Any, Literal
 from pydantic import BeforeValidator, Field, model_validator
 
 from mmcore.config.base import Part
-from mmcore.config.expressions import FUNCTION, NAMES, Expression
+from mmcore.config.expressions import NAMES, Expression
 from mmcore.config.media import ModalitySettings
+from mmcore.config.plugged import NAMED
 from mmcore.config.quality import DuplicatesConfig
 
 
@@ -112,7 +113,7 @@ class DataConfig(Part):
     @model_validator(mode="after")
     def _filters_are_expressions(self) -> DataConfig:
         for text in self.filters:
-            if not FUNCTION.fullmatch(text):
+            if not NAMED.fullmatch(text):
                 try:
                     Expression(text, list(self.modalities))
                 except ValueError as error:

@@ -4,7 +4,6 @@ from __future__ import annotations
 
 import ast
 import operator
-import re
 from collections.abc import Callable, Mapping, Sequence
 from typing import Any
 
@@ -14,8 +13,6 @@ sample lacks it."""
 
 NAMES = ("key", "label", "split", "group", "domain", "weight", "meta")
 """What expressions know beside the modalities."""
-FUNCTION = re.compile(r"[^\W\d]\w*(\.[^\W\d]\w*)*:[^\W\d]\w*")
-"""A filter that names a function, as `module:function`."""
 LONGEST = 2_000
 """Characters of an expression."""
 _OPERATORS: Mapping[type[ast.AST], Callable[..., Any]] = {

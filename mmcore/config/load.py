@@ -13,20 +13,24 @@ from typing import Any
 import yaml
 from pydantic import BaseModel, ValidationError
 
+from mmcore.config.plugged import make_importable
 from mmcore.config.run import RunConfig
 from mmcore.errors import ConfigError, Problem
 
-PATH_FIELDS = (("data", "manifest"), ("data", "root"), ("output",))
-"""Fields that hold paths: relative ones start from the YAML's folder, those of overrides from where one stands."""
+PATH_FIELDS = (("data", "manifest"), ("data", "root"), ("features", "*", "file"), ("output",))
+"""Fields that hold paths, `*` for any name: relative ones start from the YAML's folder, those of overrides from where
+one stands."""
 
 
 def load(file: str | Path, overrides: Sequence[str] = ()) -> RunConfig:
     """The configuration in the YAML `file`, with `key.path=value` overrides applied.
 
+    From then on, modules beside the file can be imported: filters and encoders of the user's own may lie there.
     Raises ConfigError with all problems of the file and the overrides.
     """
     path = Path(file)
     values = _read(path)
+    make_importable(path.resolve().parent)
     _absolute(values, path.resolve().parent)
     problems = [problem for text in overrides if (problem := _override(values, text))]
     try:
@@ -72,10 +76,11 @@ def _read(path: Path) -> dict[str, Any]:
 def _absolute(values: dict[str, Any], base: Path) -> None:
     """Make the path fields of `values` absolute, starting from `base`."""
     for *parents, name in PATH_FIELDS:
-        part: Any = values
+        parts: list[Any] = [values]
         for parent in parents:
-            part = part.get(parent) if isinstance(part, dict) else None
-        if isinstance(part, dict):
+            mappings = [part for part in parts if isinstance(part, dict)]
+            parts = [one for part in mappings for key, one in part.items() if parent in ("*", key)]
+        for part in (part for part in parts if isinstance(part, dict)):
             if isinstance(part.get(name), str):
                 part[name] = _from(base, part[name])
             elif isinstance(part.get(name), list):

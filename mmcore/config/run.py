@@ -8,9 +8,10 @@ from pydantic import Field, model_validator
 
 from mmcore.config.base import Part
 from mmcore.config.data import DataConfig, ShardsConfig
-from mmcore.config.encoders import AnyEncoder
+from mmcore.config.encoders import CLASSICAL, AnyEncoder, EncoderSettings
 from mmcore.config.fusion import FusionConfig
 from mmcore.errors import ConfigError, Problem
+from mmcore.records import floor_of
 
 
 class DaskConfig(Part):
@@ -59,6 +60,9 @@ class RunConfig(Part):
     shards: ShardsConfig = ShardsConfig()
     features: dict[str, AnyEncoder] = Field(default_factory=dict)
     """One encoder per modality; none where data are only prepared."""
+    floor: bool = True
+    """Also score a linear classifier on each modality's classical encoder (`floor-image`: hog; audio: mel-stats; text:
+    tfidf), which learns nothing from labels: what the encoders above are held against."""
     fusion: FusionConfig = FusionConfig()
     compute: ComputeConfig = ComputeConfig()
     output: str = "output"
@@ -89,6 +93,17 @@ class RunConfig(Part):
     def learnable(self) -> bool:
         """Whether models can be trained: there are encoders, and labels that are one class each."""
         return bool(self.features) and self.data.task == "classes" and self.data.columns.label is not None
+
+    @property
+    def encoders(self) -> dict[str, tuple[str, EncoderSettings]]:
+        """The modality and the encoder of each view: the configured ones by their modality, then the floors."""
+        found: dict[str, tuple[str, EncoderSettings]] = {name: (name, one) for name, one in self.features.items()}
+        if self.floor and self.learnable:
+            for name, configured in self.features.items():
+                classical = CLASSICAL[self.data.modalities[name].kind]
+                if configured.encoder != classical.encoder:
+                    found[floor_of(name)] = name, classical
+        return found
 
     def for_preparing(self) -> RunConfig:
         """The same run up to its shards."""

@@ -10,6 +10,7 @@ from mmcore.config import RunConfig
 from mmcore.errors import DamagedError, StageError
 from mmcore.evaluation.leaderboard import leaderboard
 from mmcore.evaluation.whole import read_whole
+from mmcore.fusion.planned import may_read, read_by
 from mmcore.parallel import Died, Pool
 from mmcore.progress import Progress
 from mmcore.records import DataFile, Dataset, EncoderEntry, EvaluationEntry, Json, ModelEntry, ShardEntry, Step, digest
@@ -66,15 +67,20 @@ def foresee_evaluations(
     """
     test = [entry for entry in entries if entry.split == "test"]
     samples = sum(entry.samples for entry in test)
-    waits_for = _unsettled(test, encoders)
     found: list[tuple[EvaluationEntry | None, Step]] = []
     for model, step in models:
         name = step.name if model is None else model.name
+        read = [
+            one
+            for (view, (modality, _)), one in zip(config.encoders.items(), encoders, strict=True)
+            if model is None or may_read(model, view, modality)
+        ]
+        waits_for = _unsettled(test, read)
         if model is None or step.action == "compute" or waits_for:
             reason = waits_for or "its model is trained first"
             found.append((None, Step("evaluate", name, "compute", reason, None, samples)))
             continue
-        recipe = evaluation_recipe(config, test, [entry for entry, _ in encoders if entry], model, store)
+        recipe = evaluation_recipe(config, test, [entry for entry, _ in read if entry], model, store)
         entry = EvaluationEntry(model.name, digest(recipe))
         action: Literal["reuse", "compute"]
         action, reason = ("reuse", "scored before") if is_finished(store, entry.digest) else ("compute", NEW)
@@ -102,10 +108,11 @@ def evaluate_models(  # noqa: PLR0917 - as the other stages
     entries: list[EvaluationEntry] = []
     jobs: dict[str, EvaluationJob] = {}
     for model in models:
-        recipe = evaluation_recipe(config, shards, encoders, model, store)
+        read = tuple(read_by(model, encoders).values())
+        recipe = evaluation_recipe(config, shards, read, model, store)
         entry = EvaluationEntry(model.name, digest(recipe))
         if not is_finished(store, entry.digest):
-            jobs[entry.digest] = EvaluationJob(store, model.name, model.digest, recipe, test, tuple(encoders))
+            jobs[entry.digest] = EvaluationJob(store, model.name, model.digest, recipe, test, read)
         entries.append(entry)
     total = len({entry.digest for entry in entries})
     progress.start(total, reused=total - len(jobs), unit="models")

@@ -39,7 +39,7 @@ def leaderboard(
     rows.sort(key=lambda row: (row["val"] if metric in LOWER_IS_BETTER else -row["val"], row["model"]))
     best = choose_best(models, metric).name if any(not model.baseline for model in models) else None
     chosen = next((row for row in rows if row["model"] == best), None)
-    best_single = next((row for row in rows if len(row["modalities"]) == 1), None)
+    best_single = next((row for row in rows if len(row["modalities"]) == 1 and not row["floor"]), None)
     late = _plain_late(rows)
     for row in rows:
         row["chosen"] = row is chosen
@@ -69,6 +69,7 @@ def _row(model: ModelEntry, scores: Json, name: str, metric: str) -> Row:
         "model": model.name,
         "method": model.method,
         "baseline": model.baseline,
+        "floor": model.floor,
         "chosen": False,
         "val": model.val_scores[metric],
         "accuracy": overall["accuracy"],
@@ -85,13 +86,21 @@ def _row(model: ModelEntry, scores: Json, name: str, metric: str) -> Row:
 
 
 def _pairs(rows: Sequence[Row], chosen: Row | None, single: Row | None, late: Row | None) -> list[tuple[str, str]]:
-    """Who is compared: the chosen model with late fusion, and everything fused with the best single modality."""
+    """Who is compared: the chosen model with late fusion, everything fused with the best single modality, and encoders
+    with their floors.
+    """
     pairs = []
     if chosen and late and chosen is not late:
         pairs.append((chosen["model"], late["model"]))
     if single:
         pairs += [(row["model"], single["model"]) for row in rows if len(row["modalities"]) > 1]
-    return pairs
+    return pairs + [(own["model"], floor["model"]) for own, floor in _with_floors(rows)]
+
+
+def _with_floors(rows: Sequence[Row]) -> list[tuple[Row, Row]]:
+    """The classifier of each modality beside the one that reads its classical encoder."""
+    own = {row["modalities"][0]: row for row in rows if row["model"].startswith("only-") and row["baseline"]}
+    return [(own[row["modalities"][0]], row) for row in rows if row["floor"]]
 
 
 def _scores(store: Store, name: str) -> Json:
@@ -142,7 +151,7 @@ def _verdict(board: Mapping[str, Any], chosen: Row | None, single: Row | None, l
         sentences.append(_against_late(chosen, late, against[chosen["model"], late["model"]]))
     if single:
         sentences += _others_below(board["rows"], chosen, single, against)
-    return sentences
+    return [*sentences, *_below_floors(board["rows"], against)]
 
 
 def _against_single(chosen: Row, single: Row, one: Json) -> str:
@@ -180,6 +189,16 @@ def _others_below(rows: Sequence[Row], chosen: Row, single: Row, against: dict[t
     also = "Also below" if chosen["accuracy"] < single["accuracy"] else "Below"
     name = f"{single['modalities'][0]} alone, {single['accuracy']:.3f}"
     return [f"{also} the best single modality ({name}): {', '.join(below)}."]
+
+
+def _below_floors(rows: Sequence[Row], against: dict[tuple[str, str], Json]) -> list[str]:
+    """The encoders that are not worth their training: the classical one does as well or better."""
+    return [
+        f"The encoder of {floor['modalities'][0]} is not above its floor, the classical one ({own['model']} "
+        f"{own['accuracy']:.3f}, {floor['model']} {floor['accuracy']:.3f}): {_gap(one)}."
+        for own, floor in _with_floors(rows)
+        if (one := against[own["model"], floor["model"]])["difference"] <= 0
+    ]
 
 
 def _gap(one: Json) -> str:

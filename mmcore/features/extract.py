@@ -35,18 +35,20 @@ SHARDS_PER_JOB = 16
 
 
 def encode_modality(  # noqa: PLR0917
-    config: RunConfig, dataset: Dataset, modality: str, store: Store, pool: Pool, progress: Progress
+    config: RunConfig, dataset: Dataset, view: str, store: Store, pool: Pool, progress: Progress
 ) -> EncoderEntry:
-    """Train or open the modality's encoder if need be, then encode every shard whose vectors are missing.
+    """Train or open the encoder of a view if need be, then encode every shard whose vectors are missing.
 
-    Raises DataError where the modality cannot be learned (no rows in val, a class without training rows), and
-    TooManyRejectsError where the encoder cannot take a larger share of the samples than `data.max_rejected`.
+    `view` is one of `config.encoders`: a modality, or the floor of one. Raises DataError where the modality cannot be
+    learned (no rows in val, a class without training rows), and TooManyRejectsError where the encoder cannot take a
+    larger share of the samples than `data.max_rejected`.
     """
-    plan = plan_encoder(config, dataset.shards, dataset.classes, modality, dataset.modalities[modality], store)
-    entry = plan.entry(modality, len(dataset.classes))
+    modality, _ = config.encoders[view]
+    plan = plan_encoder(config, dataset.shards, dataset.classes, view, dataset.modalities[modality], store)
+    entry = plan.entry(view, modality, len(dataset.classes))
     if entry is None or plan.recipe is None:
         raise ValueError("the data set holds shards that are only foreseen")
-    shards = {view: shard for shard in dataset.shards if (view := shard.views[modality]) is not None}
+    shards = {found: shard for shard in dataset.shards if (found := shard.views[modality]) is not None}
     receipt = plan.receipt
     if receipt is not None:
         # A run killed after the receipt leaves the checkpoints behind.
@@ -57,11 +59,11 @@ def encode_modality(  # noqa: PLR0917
         device = plan.recipe["device"] or "cpu"
         with _workers(config, pool, device) as workers:
             if receipt is None:
-                progress.log(f"{modality}: {plan.doing} ({plan.reason})")
+                progress.log(f"{view}: {plan.doing} ({plan.reason})")
                 receipt = _fitted(_fit_job(dataset, modality, store, plan), workers, progress)
-                found = len(missing)
+                before = len(missing)
                 missing, rejects = _missing(store, entry, plan, shards, receipt)
-                progress.advance(found - len(missing))
+                progress.advance(before - len(missing))
             job = EncodeJob(store, modality, plan.settings, receipt, ())
             limit = _Limit(config, dataset, modality, rejects)
             rejects = _encode(job, list(missing.values()), workers, progress, limit)
@@ -116,6 +118,7 @@ def _fit_job(dataset: Dataset, modality: str, store: Store, plan: EncoderPlan) -
     if not plan.settings.learns:
         # It looks at some samples to see how many it takes at a time; a small shard would say little.
         train = tuple(sorted(dataset.shards, key=lambda shard: -shard.present.get(modality, 0))[:1])
+    val = val if plan.settings.validates else ()
     assert plan.recipe is not None
     return FitJob(store, modality, plan.settings, plan.recipe, train, val, removed)
 

@@ -80,9 +80,10 @@ def _opened(job: FitJob, encoder: Encoder) -> Receipt:
     from mmcore.shards.recipe import open_modality
 
     encoder.open()
+    modality = open_modality(job.recipe["modality"])
+    encoder.look(modality.load(data) for shard in job.train[:1] for data in _data(job, shard))
     if isinstance(job.settings, Batched):
         if job.settings.batch == "auto":
-            modality = open_modality(job.recipe["modality"])
             values = [modality.load(data) for shard in job.train[:1] for data in _data(job, shard)]
             encoder.batch = find_batch(encoder, values)
         else:
@@ -140,7 +141,9 @@ def _demand_learnable(job: FitJob, train: Samples, val: Samples) -> None:
         listed = ", ".join(repr(name) for name in absent[:10]) + (", ..." if len(absent) > 10 else "")
         what = f"no sample of train has {job.modality} in {len(absent)} of {len(classes)} classes: {listed}."
         problems.append(Problem(where, what, "Add some, leave these classes out, or leave the modality out."))
-    if not len(val):
+    if not len(train) and not absent:
+        problems.append(Problem(where, f"no sample of train has {job.modality}.", "Add some, or leave it out."))
+    if not len(val) and job.settings.validates:
         what = f"no sample of val has {job.modality}, so that its encoder cannot be validated."
         problems.append(Problem(where, what, "Move some samples from train to val, or leave the modality out."))
     if problems:

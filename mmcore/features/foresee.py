@@ -39,11 +39,12 @@ class EncoderPlan:
         """What is to be done where there is no receipt."""
         return "training the encoder" if self.settings.learns else "opening the encoder"
 
-    def entry(self, modality: str, classes: int) -> EncoderEntry | None:
+    def entry(self, view: str, modality: str, classes: int) -> EncoderEntry | None:
         if (name := self.digest) is None:
             return None
         dim = self.receipt["dim"] if self.receipt else self.settings.dim(classes)
-        return EncoderEntry(modality, name, self.settings.encoder, dim, self.settings.learns)
+        floor = view != modality
+        return EncoderEntry(modality, name, self.settings.encoder, dim, self.settings.learns, floor=floor)
 
 
 def foresee_encoders(
@@ -53,15 +54,16 @@ def foresee_encoders(
     modalities: Mapping[str, Json],
     store: Store,
 ) -> list[tuple[EncoderEntry | None, list[Step]]]:
-    """Per modality of `config.features` its encoder (None: unknown before the shards are made) and the steps.
+    """Per view of `config.encoders` its encoder (None: unknown before the shards are made) and the steps.
 
     The first step is the encoder's, the others those of each shard's vectors, in order. `modalities` are the
     settings that members are stored with. Reads receipts and listings only, and indexes where rows have groups.
     """
     found = []
-    for modality in config.features:
-        plan = plan_encoder(config, dataset_entries, classes, modality, modalities[modality], store)
-        found.append((plan.entry(modality, len(classes)), _steps(plan, dataset_entries, modality, store)))
+    for view, (modality, _) in config.encoders.items():
+        plan = plan_encoder(config, dataset_entries, classes, view, modalities[modality], store)
+        steps = _steps(plan, dataset_entries, view, modality, store)
+        found.append((plan.entry(view, modality, len(classes)), steps))
     return found
 
 
@@ -69,19 +71,19 @@ def plan_encoder(  # noqa: PLR0917
     config: RunConfig,
     entries: Sequence[ShardEntry],
     classes: Sequence[str],
-    modality: str,
+    view: str,
     stored: Json,
     store: Store,
 ) -> EncoderPlan:
-    """The encoder `modality` gets: the one trained on just these data, one that `refit` lets stand, or a new one."""
-    settings = config.features[modality]
-    recipe = _recipe(config, entries, classes, modality, stored, store)
+    """The encoder that `view` gets: the one trained on just these data, one that `refit` lets stand, or a new one."""
+    modality, settings = config.encoders[view]
+    recipe = _recipe(config, entries, classes, view, stored, store)
     exact = _receipt(store, digest(recipe)) if recipe else None
     if exact is not None and _whole(store, exact):
         return EncoderPlan(settings, recipe, exact, "trained here already" if settings.learns else "opened before")
     receipts = [other for name in store.folders(FOLDER) if (other := _receipt(store, name))]
-    others = [other for other in receipts if other["recipe"].get("name") == modality]
-    wanted = recipe or _recipe(config, [], classes, modality, stored, store)
+    others = [other for other in receipts if other["recipe"].get("name") == view]
+    wanted = recipe or _recipe(config, [], classes, view, stored, store)
     samples = sum(_samples(entry, modality) for entry in entries if entry.split == "train")
     whole = [other for other in others if _whole(store, other)]
     standing, why_not = None, ""
@@ -124,15 +126,18 @@ def _recipe(  # noqa: PLR0917
     config: RunConfig,
     entries: Sequence[ShardEntry],
     classes: Sequence[str],
-    modality: str,
+    view: str,
     stored: Json,
     store: Store,
 ) -> Json | None:
     """All that determines the encoder's weights; None where a view or label is not known yet."""
-    settings = config.features[modality]
-    of_split = {split: [entry for entry in entries if entry.split == split] for split in ("train", "val")}
-    learned_from = [entry for found in of_split.values() for entry in found] if settings.learns else []
-    if any(entry.views[modality] is None or entry.labels is None for entry in learned_from):
+    modality, settings = config.encoders[view]
+    splits = ("train", "val") if settings.learns and settings.validates else ("train",) if settings.learns else ()
+    of_split = {split: [entry for entry in entries if entry.split == split] for split in splits}
+    learned_from = [entry for found in of_split.values() for entry in found]
+    if any(entry.views[modality] is None for entry in learned_from):
+        return None
+    if settings.reads_labels and any(entry.labels is None for entry in learned_from):
         return None
     # Which rows are held out together follows from groups; only then is it worth reading the indexes.
     grouped = of_split["train"] if settings.holds_out and config.data.columns.group is not None else None
@@ -143,7 +148,7 @@ def _recipe(  # noqa: PLR0917
     recipe: dict[str, Json] = {
         "kind": "encoder",
         "settings": settings.recipe(),
-        "name": modality,
+        "name": view,
         "modality": stored,
         "sources": dict(settings.sources()),
         "classes": list(classes) if settings.reads_labels else [],
@@ -155,6 +160,9 @@ def _recipe(  # noqa: PLR0917
         recipe |= {split: [entry.views[modality] for entry in found] for split, found in of_split.items()}
     if settings.reads_labels:
         recipe["labels"] = [entry.labels for entry in learned_from]
+    elif settings.learns:
+        # Labels would tell which keys nothing is learned from.
+        recipe["removed"] = [digest(list(entry.removed)) if entry.removed else "" for entry in learned_from]
     if settings.holds_out:
         recipe["groups"] = None if grouped is None else [_groups(store, entry) for entry in grouped]
     return recipe
@@ -203,16 +211,18 @@ def _differences(old: Json, new: Json, modality: str) -> list[str]:
     found += [f"{modality} of {split} changed" for split in ("train", "val") if old.get(split) != new.get(split)]
     if old.get("groups") != new.get("groups"):
         found.append("groups changed")
+    if old.get("removed") != new.get("removed"):
+        found.append("other duplicates removed")
     labels, now = old.get("labels", []), new.get("labels", [])
     if old["classes"] == new["classes"] and len(labels) == len(now):
         found += filter(None, [labels_change(labels, now)])
     return found or ["labels changed"]
 
 
-def _steps(plan: EncoderPlan, entries: Sequence[ShardEntry], modality: str, store: Store) -> list[Step]:
+def _steps(plan: EncoderPlan, entries: Sequence[ShardEntry], of: str, modality: str, store: Store) -> list[Step]:
     samples = sum(_samples(entry, modality) for entry in entries if entry.split == "train")
     action: Literal["reuse", "compute"] = "reuse" if plan.receipt else "compute"
-    steps = [Step("extract", f"{modality} encoder", action, plan.reason, plan.digest, samples)]
+    steps = [Step("extract", f"{of} encoder", action, plan.reason, plan.digest, samples)]
     known = held_out_views(plan.settings, entries, modality)
     settled = plan.digest if plan.receipt or not plan.settings.learns else None
     states = finished_views(store, settled, known, weights_of(plan.receipt)) if settled else {}
@@ -224,7 +234,7 @@ def _steps(plan: EncoderPlan, entries: Sequence[ShardEntry], modality: str, stor
     numbers: dict[str, int] = {}
     for entry in entries:
         numbers[entry.split] = numbers.get(entry.split, 0) + 1
-        name, view = f"{modality} {entry.split} {numbers[entry.split]}", entry.views[modality]
+        name, view = f"{of} {entry.split} {numbers[entry.split]}", entry.views[modality]
         state, _ = states.get(view or "", ("", None))
         if state == "finished":
             steps.append(Step("extract", name, "reuse", "finished", view, entry.samples))
@@ -232,7 +242,7 @@ def _steps(plan: EncoderPlan, entries: Sequence[ShardEntry], modality: str, stor
         if view is None:
             reason = "follows from a shard that is not made yet"
         elif settled is None:
-            reason = f"the {modality} encoder is trained first"
+            reason = f"the {of} encoder is trained first"
         else:
             reason = reasons.get(state, "new")
         steps.append(Step("extract", name, "compute", reason, view, entry.samples))

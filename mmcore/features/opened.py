@@ -22,7 +22,9 @@ def new_encoder(settings: EncoderSettings, recipe: Mapping[str, Json]) -> Encode
     """The encoder of this recipe, before it has learned or loaded anything."""
     kind: type[Encoder] = settings.load()
     threads, device, precision = recipe["threads"] or 1, recipe["device"] or "cpu", recipe["precision"] or "float32"
-    return kind(settings, recipe["modality"], recipe["classes"], threads=threads, device=device, precision=precision)
+    encoder = kind(settings, recipe["modality"], recipe["classes"], threads=threads, device=device, precision=precision)
+    encoder.planned = recipe["sources"]
+    return encoder
 
 
 def opened_encoder(store: Store, settings: EncoderSettings, receipt: Receipt) -> Encoder:
@@ -36,6 +38,7 @@ def opened_encoder(store: Store, settings: EncoderSettings, receipt: Receipt) ->
         encoder = new_encoder(settings, receipt["recipe"])
         if isinstance(encoder, LearnedEncoder):
             encoder.unpack(_files(store, receipt))
+        encoder.width = receipt["dim"]
         encoder.open()
     _open[name] = encoder
     while len(_open) > KEPT:

@@ -19,6 +19,7 @@ from mmcore.fusion.planned import (
     learned_shards,
     model_recipe,
     plan_models,
+    read_by,
     unknown_because,
     why_new,
 )
@@ -53,13 +54,14 @@ def foresee_models(
     store: Store,
 ) -> list[tuple[ModelEntry | None, Step]]:
     """Each model as far as it can be known (None where its name on disk cannot), and what a run would do about it."""
-    known = {entry.modality: entry for entry, _ in encoders if entry is not None}
+    foreseen = [entry for entry, _ in encoders if entry is not None]
     shards = learned_shards(entries)
     samples = sum(shard.samples for shard in shards["train"])
     found: list[tuple[ModelEntry | None, Step]] = []
     # Read only where something is to be explained.
     history = cache(partial(_receipts, store))
     for plan in plan_models(config):
+        known = read_by(plan, foreseen)
         if unknown := unknown_because(plan, known, shards, history):
             found.append((None, Step("train", plan.name, "compute", unknown, None, samples)))
             continue
@@ -86,12 +88,12 @@ def fit_models(  # noqa: PLR0917 - as the other stages
 
     Raises StageError naming the model where a fit fails or its process dies.
     """
-    known = {entry.modality: entry for entry in encoders}
     shards = learned_shards(dataset.shards)
     learned = replace(dataset, shards=dataset.of(*LEARNED_FROM), rejects=())
     plans = plan_models(config)
-    recipes = [model_recipe(plan, config, known, shards) for plan in plans]
-    used = [tuple(known[name] for name in plan.modalities) for plan in plans]
+    known = [read_by(plan, encoders) for plan in plans]
+    recipes = [model_recipe(plan, config, found, shards) for plan, found in zip(plans, known, strict=True)]
+    used = [tuple(found[name] for name in plan.modalities) for plan, found in zip(plans, known, strict=True)]
     receipts = {
         digest(recipe): _finished(store, recipe, encoders_)[0] for recipe, encoders_ in zip(recipes, used, strict=True)
     }
@@ -234,7 +236,7 @@ def _encoder_state(store: Store, entry: EncoderEntry) -> str | None:
 
 def _entry(plan: ModelPlan, recipe: Json, receipt: Json | None) -> ModelEntry:
     scores = receipt["val_scores"] if receipt else {}
-    return ModelEntry(plan.name, plan.method, digest(recipe), scores, plan.baseline)
+    return ModelEntry(plan.name, plan.method, digest(recipe), scores, plan.baseline, plan.floor)
 
 
 def _receipts(store: Store) -> list[Json]:

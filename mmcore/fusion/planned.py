@@ -2,14 +2,14 @@
 
 from __future__ import annotations
 
-from collections.abc import Callable, Mapping, Sequence
+from collections.abc import Callable, Iterable, Mapping, Sequence
 from dataclasses import dataclass
 from typing import Any
 
 from mmcore.config.fusion import CcaSettings, FusionMethod, LateSettings, NeuralFusion
 from mmcore.config.run import RunConfig
 from mmcore.errors import ConfigError, Problem
-from mmcore.records import EncoderEntry, Json, ShardEntry, labels_change
+from mmcore.records import EncoderEntry, Json, ModelEntry, ShardEntry, labels_change
 from mmcore.training.device import device_of
 
 LEARNED_FROM = ("train", "val")
@@ -27,6 +27,8 @@ class ModelPlan:
     settings: Any
     modalities: tuple[str, ...]
     baseline: bool
+    floor: bool = False
+    """Whether it reads the classical encoder that has its name."""
 
     @property
     def method(self) -> str:
@@ -34,7 +36,7 @@ class ModelPlan:
 
 
 def plan_models(config: RunConfig) -> list[ModelPlan]:
-    """The configured methods under unique names, then the baselines: late fusion and each single modality.
+    """The configured methods under unique names, then the baselines: late fusion, each single modality, each floor.
 
     Late fusion is no baseline where the same is one of the methods. Raises ConfigError for a method that does not fit.
     """
@@ -61,6 +63,10 @@ def plan_models(config: RunConfig) -> list[ModelPlan]:
         name = f"late-{counts['late'] + 1}" if "late" in counts else "late"
         plans.append(ModelPlan(name, LateSettings(), there, baseline=True))
     plans += [ModelPlan(f"only-{name}", LateSettings(modalities=[name]), (name,), baseline=True) for name in there]
+    floors = [(view, name) for view, (name, _) in config.encoders.items() if view != name]
+    plans += [
+        ModelPlan(view, LateSettings(modalities=[name]), (name,), baseline=True, floor=True) for view, name in floors
+    ]
     return plans
 
 
@@ -68,6 +74,16 @@ def _is_plain_late(plan: ModelPlan, there: Sequence[str]) -> bool:
     """Whether it is late fusion of all modalities with nothing set otherwise."""
     plain = LateSettings(modalities=plan.settings.modalities)
     return bool(plan.settings == plain) and set(plan.modalities) == set(there)
+
+
+def may_read(model: ModelPlan | ModelEntry, view: str, modality: str) -> bool:
+    """Whether a view is for this model: a floor reads the one of its name, the others the configured encoders'."""
+    return view == (model.name if model.floor else modality)
+
+
+def read_by(model: ModelPlan | ModelEntry, encoders: Iterable[EncoderEntry]) -> dict[str, EncoderEntry]:
+    """The encoders whose views are for this model, by modality."""
+    return {entry.modality: entry for entry in encoders if may_read(model, entry.view, entry.modality)}
 
 
 def learned_shards(entries: Sequence[ShardEntry]) -> dict[str, list[ShardEntry]]:
@@ -81,7 +97,7 @@ def model_recipe(
     shards: Shards,
 ) -> Json:
     settings: FusionMethod = plan.settings
-    return {
+    recipe: dict[str, Json] = {
         "kind": "model",
         "settings": settings.recipe(),
         "seed": config.fusion.seed,
@@ -97,6 +113,8 @@ def model_recipe(
         "labels": {split: [shard.labels for shard in shards[split]] for split in LEARNED_FROM},
         "order": list(plan.modalities),
     }
+    # Told apart from the model of the same modality, with which it is not compared to say what changed.
+    return {**recipe, "floor": True} if plan.floor else recipe
 
 
 def unknown_because(
@@ -112,21 +130,22 @@ def unknown_because(
     ]
     if not relabelled and not new:
         return ""
-    if not _alike(plan.method, plan.modalities, history()):
+    if not _alike(plan.method, plan.modalities, plan.floor, history()):
         return "its features are made first"
     return "its training data change" if relabelled else f"the features of {', '.join(new)} change"
 
 
 def why_new(recipe: Json, history: Sequence[Json]) -> str:
     """Why a model must be trained, told by what differs from the most similar one there is."""
-    alike = _alike(recipe["settings"]["method"], recipe["order"], history)
+    alike = _alike(recipe["settings"]["method"], recipe["order"], "floor" in recipe, history)
     return min(("; ".join(_differences(recipe, old)) for old in alike), key=len, default="not trained yet")
 
 
-def _alike(method: str, modalities: Sequence[str], history: Sequence[Json]) -> list[Json]:
+def _alike(method: str, modalities: Sequence[str], floor: bool, history: Sequence[Json]) -> list[Json]:
     """The recipes of the models there are that do the same with the same modalities."""
+    wanted = (method, list(modalities), floor)
     recipes = [receipt["recipe"] for receipt in history]
-    return [old for old in recipes if old["settings"]["method"] == method and old["order"] == list(modalities)]
+    return [old for old in recipes if (old["settings"]["method"], old["order"], "floor" in old) == wanted]
 
 
 def _differences(new: Json, old: Json) -> list[str]:

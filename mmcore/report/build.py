@@ -71,6 +71,7 @@ def _board(found: Findings) -> Json:
     return {
         **board,
         "modalities": [name for name in found.modalities if name in read],
+        "has_floors": any(row.get("floor") for row in rows),
         "axis": charts.share_axis([row["low"] for row in rows], INTERVAL_WIDTH),
         "floor": floors[0] if floors else None,
         "difference_axis": charts.difference_axis(ends, INTERVAL_WIDTH),

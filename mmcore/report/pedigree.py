@@ -6,7 +6,7 @@ from collections.abc import Iterable, Mapping, Sequence
 from dataclasses import dataclass
 from typing import Any
 
-from mmcore.records import SPLITS, Json
+from mmcore.records import SPLITS, Json, floor_of
 from mmcore.report.gather import Findings
 from mmcore.storage import Store
 
@@ -117,7 +117,8 @@ def _learned_from(recipe: Mapping[str, Any]) -> str:
 def _encoder(entry: Mapping[str, Any]) -> Item:
     made = "trained here" if entry["trained"] else "not trained here"
     item = _trained(entry, f"{entry['name']}, {entry['dim']} wide, {made}")
-    return Item(entry["modality"], item.digest, item.note, item.facts)
+    name = floor_of(entry["modality"]) if entry.get("floor") else entry["modality"]
+    return Item(name, item.digest, item.note, item.facts)
 
 
 def _dataset(found: Findings) -> Link:

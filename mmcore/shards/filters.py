@@ -2,12 +2,10 @@
 
 from __future__ import annotations
 
-import hashlib
-import importlib
-import inspect
 from collections.abc import Callable, Mapping, Sequence
 
-from mmcore.config.expressions import FUNCTION, AbsentError, Expression, Facts
+from mmcore.config.expressions import AbsentError, Expression, Facts
+from mmcore.config.plugged import NAMED, plugged, source_hash
 from mmcore.errors import ConfigError, Problem, StageError
 from mmcore.records import Json
 
@@ -25,7 +23,7 @@ def recipe_of(filters: Sequence[str]) -> list[Json]:
     entries, problems = [], []
     for position, text in enumerate(filters):
         try:
-            entries.append([text, _source_hash(text)] if FUNCTION.fullmatch(text) else text)
+            entries.append([text, source_hash(text)] if NAMED.fullmatch(text) else text)
         except (ImportError, AttributeError, TypeError) as error:
             fix = "Name a function as module:function; this command and the workers must be able to import it."
             problems.append(Problem(f"data.filters.{position}", f"{text!r}: {error}.", fix))
@@ -40,7 +38,7 @@ class Filters:
     def __init__(self, recipe: Sequence[Json], modalities: Sequence[str]) -> None:
         self._filters = [_of_expression(entry, modalities) for entry in recipe if isinstance(entry, str)]
         for text, planned in (entry for entry in recipe if not isinstance(entry, str)):
-            if _source_hash(text) != planned:
+            if source_hash(text) != planned:
                 raise StageError(f"filter {text}: its source is not the one that was planned with. Run again.")
             self._filters.append(_of_function(text))
 
@@ -77,7 +75,7 @@ def _of_expression(text: str, modalities: Sequence[str]) -> Filter:
 
 
 def _of_function(text: str) -> Filter:
-    function = _function(text)
+    function = plugged(text)
 
     def judge(facts: Facts) -> str | None:
         result = function(facts)
@@ -86,24 +84,6 @@ def _of_function(text: str) -> Filter:
         return None if result else text
 
     return judge
-
-
-def _function(text: str) -> Callable[[Facts], object]:
-    module, _, name = text.partition(":")
-    found: Callable[[Facts], object] = getattr(importlib.import_module(module), name)
-    if not callable(found):
-        raise TypeError(f"{name} is no function")
-    return found
-
-
-def _source_hash(text: str) -> str:
-    """Of the whole module, for a function may call others in it."""
-    module = inspect.getmodule(_function(text))
-    try:
-        source = inspect.getsource(module) if module else text
-    except OSError:
-        source = text
-    return hashlib.sha256(source.encode()).hexdigest()[:32]
 
 
 def facts_of(

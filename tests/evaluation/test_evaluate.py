@@ -79,6 +79,7 @@ def _config(folder: Path) -> RunConfig:
             },
             "shards": {"samples": 40},
             "features": {name: {"encoder": "ngram"} for name in DIMS},
+            "floor": False,
             "fusion": {"methods": ["concat", {"method": "cca", "n_components": 3}]},
             "compute": {"dask": {"workers": 0}, "device": "cpu"},
         }

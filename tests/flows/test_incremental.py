@@ -39,6 +39,7 @@ SETTINGS = [
     "shards.samples=32",
     "compute.dask.workers=0",
     "compute.device=cpu",
+    "floor=false",
 ]
 NEVER = [f"features.{name}.refit=never" for name in ("image", "audio", "text")]
 MODELS = ("concat", "late", "only-image", "only-audio", "only-text")
@@ -184,7 +185,7 @@ def run_stages(config: RunConfig, store: Store) -> None:
     dataset = curate(config, store, pool, progress)
     if not has_card(store, dataset.digest):
         publish_card(store, dataset)
-    encoders = [encode_modality(config, dataset, name, store, pool, progress) for name in config.features]
+    encoders = [encode_modality(config, dataset, name, store, pool, progress) for name in config.encoders]
     models = fit_models(config, dataset, encoders, store, pool, progress)
     evaluate_models(config, dataset, encoders, models, store, pool, progress)
 
@@ -424,6 +425,25 @@ class TestSettings:
     )
     def test_that_decide_no_bytes(self, setting: str, finished: Bench) -> None:
         assert outputs_to_compute(finished.plan(setting)) == set()
+
+
+class TestFloor:
+    """Each modality by its classical encoder, beside everything else."""
+
+    FLOORS = ("floor-image", "floor-audio", "floor-text")
+
+    def test_it_is_all_that_comes_with_it_and_labels_do_not_matter_to_its_vectors(self, bench: Bench) -> None:
+        ran = bench.run("floor=true")
+        assert ran.computed == ran.announced
+        floors = named("train", self.FLOORS) | named("evaluate", self.FLOORS)
+        assert ran.computed == steps(ran.plan, "extract", "floor-") | floors
+        row = bench.whole_row("train")
+        shard = bench.shard_of(row["id"])
+        bench.relabel(row["id"], "one" if row["label"] != "one" else "two")
+        ran = bench.run("floor=true", *NEVER)
+        assert ran.computed == ran.announced
+        models = (*MODELS, *self.FLOORS)
+        assert ran.computed == {("prepare", shard)} | named("train", models) | named("evaluate", models)
 
 
 class TestRefitByShare:

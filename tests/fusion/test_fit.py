@@ -50,6 +50,7 @@ class Bench:
                 "data": {"manifest": str(self.folder / "manifest.csv"), "modalities": modalities},
                 "shards": {"samples": 40},
                 "features": {name: {"encoder": "ngram"} for name in DIMS},
+                "floor": False,
                 "fusion": {"methods": METHODS if methods is None else methods, **fusion},
                 "compute": {"dask": {"workers": 0}, "device": "cpu"},
             }

@@ -5,6 +5,8 @@ from typing import Annotated
 from pydantic import Field
 
 from mmcore.config.encoders.base import Batched, EncoderSettings
+from mmcore.config.encoders.classical import CLASSICAL, HogSettings, MelStatsSettings, TfidfSettings
+from mmcore.config.encoders.custom import CustomSettings
 from mmcore.config.encoders.neural import (
     BigruSettings,
     CnnSettings,
@@ -16,6 +18,7 @@ from mmcore.config.encoders.neural import (
     TextNetworkSettings,
     TextTransformerSettings,
 )
+from mmcore.config.encoders.onnx import OnnxSettings
 from mmcore.config.encoders.pretrained import PretrainedSettings
 from mmcore.config.encoders.trained import NgramSettings, TrainedEncoder
 
@@ -27,24 +30,35 @@ AnyEncoder = Annotated[
     | NgramSettings
     | BigruSettings
     | TextTransformerSettings
-    | PretrainedSettings,
+    | PretrainedSettings
+    | HogSettings
+    | MelStatsSettings
+    | TfidfSettings
+    | CustomSettings
+    | OnnxSettings,
     Field(discriminator="encoder"),
 ]
 
 __all__ = [
+    "CLASSICAL",
     "AnyEncoder",
     "Batched",
     "BigruSettings",
     "CnnSettings",
+    "CustomSettings",
     "EncoderSettings",
+    "HogSettings",
     "LogmelCnnSettings",
     "LogmelCrnnSettings",
     "LogmelSettings",
+    "MelStatsSettings",
     "NeuralEncoder",
     "NgramSettings",
+    "OnnxSettings",
     "PretrainedSettings",
     "ResnetSettings",
     "TextNetworkSettings",
     "TextTransformerSettings",
+    "TfidfSettings",
     "TrainedEncoder",
 ]

@@ -19,6 +19,8 @@ class EncoderSettings(Settings):
     """The kinds of modality that this encoder reads; those of images read the frames of videos too."""
     learns: ClassVar[bool] = False
     """Whether it learns from the training split, so that its weights are a result of the run."""
+    validates: ClassVar[bool] = True
+    """Whether the validation split stops or chooses what it learns, so that it is part of its recipe."""
     on_device: ClassVar[bool] = False
     """Whether it computes with torch on `compute.device`, so that device and threads decide last bits."""
     half_precision: ClassVar[bool] = False

@@ -4,7 +4,7 @@ from __future__ import annotations
 
 import json
 from abc import ABC, abstractmethod
-from collections.abc import Callable, Mapping, Sequence
+from collections.abc import Callable, Iterator, Mapping, Sequence
 from dataclasses import dataclass
 from typing import TYPE_CHECKING, Any
 
@@ -14,7 +14,7 @@ import safetensors.numpy
 from safetensors import SafetensorError
 
 from mmcore.config import EncoderSettings
-from mmcore.errors import DamagedError
+from mmcore.errors import DamagedError, StageError
 from mmcore.features.batches import PADDING
 from mmcore.records import Json
 
@@ -83,6 +83,10 @@ class Encoder(ABC):
     """Largest share of a batch that may be padding; 0 where padding would change a vector."""
     batch: int | None = None
     """Values that go through at a time at most; None: all of a shard. Halved where memory does not suffice."""
+    planned: Mapping[str, Json] | None = None
+    """The `sources` that its recipe has; None outside a run."""
+    width: int | None = None
+    """How wide the vectors are, where only a vector tells: found by `look` once, then told by the receipt."""
 
     def __init__(
         self,
@@ -101,11 +105,23 @@ class Encoder(ABC):
     def open(self) -> None:  # noqa: B027 - most have nothing to load
         """Load what is not learned here, as a model's files. Called once, before anything else but `unpack`."""
 
+    def demand_planned(self) -> None:
+        """Raise StageError where what lies outside the settings is not what the run was planned with."""
+        if self.planned is not None and dict(self.settings.sources()) != dict(self.planned):
+            what = f"the {self.settings.encoder} encoder here is not the one that the run was planned with"
+            raise StageError(f"{what}: its files have changed, or are others on this machine. Run again.")
+
+    def look(self, values: Iterator[Any]) -> None:  # noqa: B027 - most know all by their settings
+        """Find out what only values tell, as the width. Called once in an encoder's life, after `open`.
+
+        `values` are those of one shard, as `Modality.load` gives them; they are read as they are asked for.
+        """
+
     @property
     def dim(self) -> int:
         """Width of the vectors."""
         settings: EncoderSettings = self.settings
-        dim = settings.dim(len(self.classes))
+        dim = settings.dim(len(self.classes)) or self.width
         if dim is None:
             raise NotImplementedError(f"{type(self).__name__} has to say how wide its vectors are")
         return dim
