@@ -17,7 +17,13 @@ from mmcore.config.plugged import make_importable
 from mmcore.config.run import RunConfig
 from mmcore.errors import ConfigError, Problem
 
-PATH_FIELDS = (("data", "manifest"), ("data", "root"), ("features", "*", "file"), ("output",))
+PATH_FIELDS = (
+    ("data", "manifest"),
+    ("data", "root"),
+    ("features", "*", "file"),
+    ("features", "*", "model"),
+    ("output",),
+)
 """Fields that hold paths, `*` for any name: relative ones start from the YAML's folder, those of overrides from where
 one stands."""
 
@@ -82,11 +88,17 @@ def _absolute(values: dict[str, Any], base: Path) -> None:
             parts = [one for part in mappings for key, one in part.items() if parent in ("*", key)]
         for part in (part for part in parts if isinstance(part, dict)):
             if isinstance(part.get(name), str):
-                part[name] = _from(base, part[name])
+                if name != "model" or _is_folder(base, part[name]):
+                    part[name] = _from(base, part[name])
             elif isinstance(part.get(name), list):
                 part[name] = [_from(base, item) if isinstance(item, str) else item for item in part[name]]
     if "output" not in values:
         values["output"] = _from(base, RunConfig.model_fields["output"].default)
+
+
+def _is_folder(base: Path, model: str) -> bool:
+    """Whether a model is given by its folder, rather than by its name on the hub."""
+    return model.startswith((".", "~", "/")) or (base / model).is_dir()
 
 
 def _from(base: Path, path: str) -> str:

@@ -18,7 +18,7 @@ PATTERNS = ("*.json", WEIGHTS, "*.txt", "*.model")
 SETTINGS_FILE = "config.json"
 
 
-def folder_of(model: str, revision: str | None) -> str:
+def folder_of(model: str, revision: str | None, *, fetch: bool = True) -> str:
     """The folder of a model: the one that `model` names, or the copy of a hub model, fetched where it is not there yet.
 
     A copy that is there is used without a network. Raises ConfigError, saying what to do, where there is none.
@@ -29,7 +29,7 @@ def folder_of(model: str, revision: str | None) -> str:
         raise _fault(model, "there is no such folder.", "Give the folder of a saved model, or its name on the hub.")
     if find_spec("huggingface_hub") is None:
         raise _missing_extra(model)
-    return _snapshot(model, revision)
+    return _snapshot(model, revision, fetch=fetch)
 
 
 def sources_of(model: str, revision: str | None) -> dict[str, Json]:
@@ -87,8 +87,8 @@ def _hash_of(path: str, _size: int, _mtime_ns: int) -> str:
         return hashlib.file_digest(file, "sha256").hexdigest()[:32]
 
 
-def _snapshot(model: str, revision: str | None) -> str:
-    """The copy of a hub model: the one that is there, or a fetched one."""
+def _snapshot(model: str, revision: str | None, *, fetch: bool) -> str:
+    """The copy of a hub model: the one that is there and whole, or a fetched one."""
     from huggingface_hub import snapshot_download
     from huggingface_hub.errors import (
         GatedRepoError,
@@ -101,11 +101,14 @@ def _snapshot(model: str, revision: str | None) -> str:
 
     patterns = list(PATTERNS)
     try:
-        return str(snapshot_download(model, revision=revision, allow_patterns=patterns, local_files_only=True))
+        there = str(snapshot_download(model, revision=revision, allow_patterns=patterns, local_files_only=True))
+        if not fetch or any(file.endswith(".safetensors") for file in os.listdir(there)):
+            return there
     except HFValidationError as error:
         raise _fault(model, f"this is neither a folder nor a name on the hub ({error}).", "Correct it.") from None
     except LocalEntryNotFoundError:
-        pass
+        if not fetch:
+            raise _fault(model, "no copy of it is on this machine.", "It is fetched once it is needed.") from None
     try:
         return str(snapshot_download(model, revision=revision, allow_patterns=patterns))
     except GatedRepoError:

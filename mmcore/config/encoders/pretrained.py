@@ -5,13 +5,13 @@ from __future__ import annotations
 from collections.abc import Mapping
 from typing import Any, ClassVar, Literal
 
-from pydantic import Field
+from pydantic import Field, model_validator
 
 from mmcore.config.base import Settings
 from mmcore.config.encoders.base import Batched
 from mmcore.config.encoders.model_files import demand_transformers, folder_of, settings_of, sources_of
 from mmcore.config.media import AudioSettings, PixelSettings
-from mmcore.errors import Problem
+from mmcore.errors import ConfigError, Problem
 from mmcore.records import Json
 
 PREPROCESSOR = "preprocessor_config.json"
@@ -30,8 +30,8 @@ class PretrainedSettings(Batched):
 
     encoder: Literal["pretrained"] = "pretrained"
     model: str = Field(min_length=1)
-    """A folder with a saved model (an absolute path, or from where the command runs), or its name on the Hugging Face
-    hub, as `openai/clip-vit-base-patch32`. Only weights in safetensors are loaded, and no code of the model."""
+    """A folder with a saved model, or its name on the Hugging Face hub, as `openai/clip-vit-base-patch32`. Only weights
+    in safetensors are loaded, and no code of the model."""
     revision: str | None = None
     """Commit, tag or branch on the hub; the one that is on this machine, or else the newest, when not given. What the
     files hold is part of the digest in any case."""
@@ -52,9 +52,25 @@ class PretrainedSettings(Batched):
     compile: bool = False
     """Compile the network with torch.compile first: worth while for many samples on a GPU."""
 
+    @model_validator(mode="after")
+    def _a_head_takes_the_last_layer(self) -> PretrainedSettings:
+        if self.pooling == "head" and self.layer != -1:
+            raise ValueError(f"layer: a model's head pools its last layer, not layer {self.layer}; set pooling: mean")
+        return self
+
     @property
     def has_tokens(self) -> bool:
         return self.keep_tokens
+
+    def dim(self, classes: int) -> int | None:
+        """Where the model is on this machine, as its config says."""
+        try:
+            config = settings_of(folder_of(self.model, self.revision, fetch=False), self.model)
+        except ConfigError:
+            return None
+        joint = config.get("projection_dim") if self.pooling in {"auto", "head"} and self.layer == -1 else None
+        width = joint or config.get("hidden_size") or config.get("d_model")
+        return width if isinstance(width, int) else None
 
     def sources(self) -> Mapping[str, Json]:
         demand_transformers(self.model)

@@ -20,6 +20,8 @@ from mmcore.records import Json
 from mmcore.training.threads import threads_of_torch
 
 SMALLEST_NORM = 1e-12
+UNUSED = ("masked_spec_embed", "mask_token")
+"""Weights that only training needs."""
 
 
 def open_pretrained(settings: PretrainedSettings, modality: Mapping[str, Json], *rest: Any, **more: Any) -> Encoder:
@@ -67,7 +69,9 @@ class PretrainedEncoder(Encoder):
         """How one vector is made of many, `auto` resolved."""
         if self.settings.pooling != "auto":
             return self.settings.pooling
-        return "head" if self.model_type in self.joint else self.usual_pooling()
+        # A head takes the last layer's vectors: those of another are pooled without it.
+        joint = self.model_type in self.joint and self.settings.layer == -1
+        return "head" if joint else self.usual_pooling()
 
     @property
     def normalise(self) -> bool:
@@ -128,17 +132,28 @@ class PretrainedEncoder(Encoder):
     def _loaded(self) -> nn.Module:
         import transformers
 
-        kind = transformers.WhisperModel if self.model_type == "whisper" else transformers.AutoModel
+        kind: Any = transformers.WhisperModel if self.model_type == "whisper" else transformers.AutoModel
         try:
-            network: nn.Module = kind.from_pretrained(
-                self.folder, use_safetensors=True, trust_remote_code=False, local_files_only=True
+            network, found = kind.from_pretrained(
+                self.folder,
+                use_safetensors=True,
+                trust_remote_code=False,
+                local_files_only=True,
+                output_loading_info=True,
             )
         except (ValueError, OSError, KeyError, RuntimeError) as error:
-            told = str(error).strip().splitlines()[0]
-            what = f"transformers cannot load it ({told})."
-            where = f"features: model {self.settings.model!r}"
-            raise ConfigError(Problem(where, what, "See that it is a model for this kind of data.")) from error
-        return network
+            what = f"transformers cannot load it ({str(error).strip().splitlines()[0]})."
+            raise self._unusable(what, "See that it is a model for this kind of data.") from error
+        unused = UNUSED if self.pooling == "head" else (*UNUSED, "pooler.")
+        if lacking := sorted(name for name in found["missing_keys"] if not any(part in name for part in unused)):
+            # transformers would fill them with random numbers, other ones in each process.
+            what = f"{len(lacking)} of the weights that its vectors follow from are not in its files, as {lacking[0]}."
+            raise self._unusable(what, "Fetch or save it again, or set pooling to cls or mean.")
+        whole: nn.Module = network
+        return whole
+
+    def _unusable(self, what: str, fix: str) -> ConfigError:
+        return ConfigError(Problem(f"features: model {self.settings.model!r}", what, fix))
 
     @property
     def _dtype(self) -> torch.dtype:
@@ -153,8 +168,7 @@ class PretrainedEncoder(Encoder):
         states, pooled = self._states(inputs)
         if self.pooling == "head":
             if pooled is None:
-                where = f"features: model {self.settings.model!r}"
-                raise ConfigError(Problem(where, "it has no head that pools.", "Set pooling to cls or mean."))
+                raise self._unusable("it has no head that pools.", "Set pooling to cls or mean.")
             return pooled, states
         if self.pooling == "cls":
             return states[:, 0], states

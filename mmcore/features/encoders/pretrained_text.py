@@ -8,6 +8,7 @@ from typing import Any, ClassVar
 import torch
 
 from mmcore.config.encoders.model_files import settings_of
+from mmcore.errors import ConfigError, Problem
 from mmcore.features.encoders.pretrained import PretrainedEncoder
 
 LONGEST = 512
@@ -29,6 +30,8 @@ class PretrainedText(PretrainedEncoder):
         from transformers import AutoTokenizer
 
         self._sentences = _SentenceFolder(self.folder, self.settings.model)
+        if self._sentences.fault and self.settings.pooling == "auto":
+            raise self._sentences.fault
         tokenizer = AutoTokenizer.from_pretrained(self.folder, trust_remote_code=False, local_files_only=True)
         self.most = self.settings.max_tokens or self._most(tokenizer)
         # Alone, the Rust tokenizer takes a fifth of the time that its wrapper does.
@@ -92,6 +95,21 @@ class _SentenceFolder:
         self.pooling: str | None = None
         if "Pooling" in kinds:
             place = modules[kinds.index("Pooling")]["path"]
-            pooling = settings_of(folder, model, f"{place}/config.json")
-            mode = pooling.get("pooling_mode")
-            self.pooling = "cls" if pooling.get("pooling_mode_cls_token") or mode == "cls" else "mean"
+            self.pooling = _pooling_in(settings_of(folder, model, f"{place}/config.json"))
+        unknown = sorted({*kinds} - {"Transformer", "Pooling", "Normalize"})
+        if unknown or (self.pooling is None and "Pooling" in kinds):
+            what = f"it has {', '.join(unknown) or 'a pooling'} that mmcore does not compute."
+            fix = "Set pooling to cls or mean and normalise to true or false to take its layers' vectors instead."
+            self.fault: ConfigError | None = ConfigError(Problem(f"features: model {model!r}", what, fix))
+        else:
+            self.fault = None
+
+
+def _pooling_in(settings: Mapping[str, Any]) -> str | None:
+    """`cls` or `mean`; None where the folder asks for another, or for several side by side."""
+    start = "pooling_mode_"
+    flags = [name.removeprefix(start) for name, on in settings.items() if name.startswith(start) and on is True]
+    modes = flags or [str(settings.get("pooling_mode", ""))]
+    if len(modes) != 1:
+        return None
+    return {"cls_token": "cls", "cls": "cls", "mean_tokens": "mean", "mean": "mean"}.get(modes[0])

@@ -222,6 +222,76 @@ def test_pictures_that_would_be_resized_twice(folders: dict[str, Path]) -> None:
     assert settings.warnings("image", ImageSettings(column="i", resize="none")) == []
 
 
+def test_weights_that_are_not_there_are_not_made_up(folders: dict[str, Path], tmp_path: Path) -> None:
+    from safetensors.numpy import load_file, save_file
+
+    for file in folders["bert"].iterdir():
+        (tmp_path / file.name).write_bytes(file.read_bytes())
+    weights = load_file(tmp_path / "model.safetensors")
+    without_head = {name: value for name, value in weights.items() if not name.startswith("pooler")}
+    save_file(without_head, tmp_path / "model.safetensors", metadata={"format": "pt"})
+    mean = encoded(opened(tmp_path, "text"), TEXTS)
+    np.testing.assert_array_equal(mean, encoded(opened(folders["bert"], "text"), TEXTS))
+    with pytest.raises(ConfigError, match=r"2 of the weights .* are not in its files, as pooler\.dense\.bias"):
+        opened(tmp_path, "text", pooling="head")
+    layer = next(name for name in without_head if "layer.1" in name)
+    save_file(
+        {k: v for k, v in weights.items() if k != layer}, tmp_path / "model.safetensors", metadata={"format": "pt"}
+    )
+    with pytest.raises(ConfigError, match="1 of the weights"):
+        opened(tmp_path, "text")
+
+
+def test_a_layer_is_not_asked_of_a_head(folders: dict[str, Path]) -> None:
+    with pytest.raises(ValueError, match="a model's head pools its last layer, not layer -2"):
+        PretrainedSettings(model="x", pooling="head", layer=-2)
+    model = transformers.AutoModel.from_pretrained(folders["clip"]).eval()
+    made = opened(folders["clip"], "text", layer=-2)
+    ids = torch.tensor([made.ready("the red dog")])
+    with torch.no_grad():
+        states = model.text_model(input_ids=ids, output_hidden_states=True).hidden_states[-2][0]
+    np.testing.assert_allclose(encoded(made, ["the red dog"])[0], states.mean(dim=0).numpy(), atol=1e-5)
+
+
+@pytest.mark.parametrize(
+    ("pooling", "more", "found"),
+    [
+        ({"pooling_mode_cls_token": True, "pooling_mode_mean_tokens": False}, [], "cls"),
+        ({"pooling_mode": "mean"}, ["Normalize"], "mean"),
+        ({"pooling_mode_max_tokens": True}, [], None),
+        ({"pooling_mode_mean_tokens": True, "pooling_mode_cls_token": True}, [], None),
+        ({"pooling_mode_mean_tokens": True}, ["Dense"], None),
+    ],
+)
+def test_how_sentence_transformers_pools(
+    folders: dict[str, Path], tmp_path: Path, pooling: dict[str, Any], more: list[str], found: str | None
+) -> None:
+    for file in folders["bert"].iterdir():
+        (tmp_path / file.name).write_bytes(file.read_bytes())
+    (tmp_path / "1_Pooling").mkdir()
+    (tmp_path / "1_Pooling/config.json").write_text(json.dumps(pooling))
+    kinds = ["Transformer", "Pooling", *more]
+    modules = [{"type": f"sentence_transformers.models.{kind}", "path": f"{n}_{kind}"} for n, kind in enumerate(kinds)]
+    (tmp_path / "modules.json").write_text(json.dumps(modules))
+    if found is None:
+        with pytest.raises(ConfigError, match="that mmcore does not compute"):
+            opened(tmp_path, "text")
+        found = "mean"
+        made = opened(tmp_path, "text", pooling="mean")
+    else:
+        made = opened(tmp_path, "text")
+    assert (made.pooling, made.normalise) == (found, "Normalize" in more)
+
+
+def test_the_width_is_known_before_the_model_is_opened(folders: dict[str, Path]) -> None:
+    for kind, width in (("bert", 16), ("clip", 12), ("siglip", 16), ("whisper", 16), ("wav2vec2", 16)):
+        which = {"whisper": "audio", "wav2vec2": "audio"}.get(kind, "text")
+        found = PretrainedSettings(model=str(folders[kind])).dim(3)
+        assert found in (width, None), kind
+        assert found is None or opened(folders[kind], which).dim == found
+    assert PretrainedSettings(model="/nowhere").dim(3) is None
+
+
 # Real weights
 
 
