@@ -4,7 +4,7 @@ from __future__ import annotations
 
 import hashlib
 from bisect import bisect_left, bisect_right
-from collections.abc import Iterator, Sequence
+from collections.abc import Sequence
 from itertools import accumulate
 
 SMALLEST = 0.5
@@ -12,7 +12,7 @@ LARGEST = 4
 """Bounds of a shard, as shares of the mean."""
 
 
-def cut(keys: Sequence[str], mean: int, costs: Sequence[int] | None = None) -> Iterator[tuple[int, int]]:
+def cut(keys: Sequence[str], mean: int, costs: Sequence[int] | None = None) -> list[tuple[int, int]]:
     """Start and stop of each shard over `keys` in order; `costs` (at least 1, as bytes) are one per row, or 1 each.
 
     A shard ends after a key whose hash, divided by its row's cost, is small, so a row added, removed or edited moves
@@ -37,7 +37,7 @@ def cut(keys: Sequence[str], mean: int, costs: Sequence[int] | None = None) -> I
             start = cuts.pop()[0]
         cuts.append((start, stop))
         start = stop
-    yield from cuts
+    return cuts
 
 
 def shuffled(keys: Sequence[str]) -> list[int]:

@@ -7,6 +7,8 @@ from collections.abc import Mapping, Sequence
 from dataclasses import dataclass
 from itertools import groupby
 
+import pyarrow as pa
+
 from mmcore.config.data import DataConfig
 from mmcore.config.media import TextSettings
 from mmcore.config.run import RunConfig
@@ -21,7 +23,7 @@ from mmcore.sources.fingerprints import fingerprints
 from mmcore.sources.manifest import Manifest, read_manifest
 from mmcore.sources.paths import inside, leads_out
 from mmcore.sources.references import Reference, file_of, is_list, unpack, with_paths, words_of
-from mmcore.sources.targets import targets
+from mmcore.sources.targets import shared, targets
 from mmcore.sources.web import FINGERPRINT, is_address, of_address
 from mmcore.storage import Store
 
@@ -61,7 +63,10 @@ def plan_shards(config: RunConfig, store: Store) -> ShardPlan:
     filters = recipe_of(data.filters)
     # Where nothing is learned, whatever can be packed is fine.
     manifest = read_manifest(data, learnable=config.learnable)
-    keys, splits, partitions = (manifest.table[name].to_pylist() for name in ("key", "split", "partition"))
+    # What Arrow keeps for later is a quarter of a large plan's memory.
+    pa.default_memory_pool().release_unused()
+    keys, partitions = (manifest.table[name].to_pylist() for name in ("key", "partition"))
+    splits = shared(manifest.table["split"])
     labels = targets(manifest.table["label"], data.task)
     media = {name: _media(manifest, data, name, partitions, data.fingerprint) for name in sorted(data.modalities)}
     modalities = {name: data.modalities[name].recipe() for name in sorted(data.modalities)}

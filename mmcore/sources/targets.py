@@ -28,12 +28,18 @@ def _is_number(cell: str, least: float) -> bool:
 
 def targets(cells: pa.ChunkedArray, task: str) -> list[Json]:
     """Labels as shards hold them: a text, a sorted list of texts, or a number; None where there is none."""
-    values: list[Json] = cells.to_pylist()
+    values: list[Json] = shared(cells)
     if task == "regression":
         return [None if cell is None else float(cell) for cell in values]
     if task == "multilabel":
         return [None if cell is None else sorted(set(json.loads(cell))) for cell in values]
     return values
+
+
+def shared(cells: pa.ChunkedArray) -> list[str | None]:
+    """The texts of a column in which few differ: equal ones are one object, where `to_pylist` makes one per row."""
+    known: dict[str | None, str | None] = {}
+    return [known.setdefault(cell, cell) for chunk in cells.chunks for cell in chunk.to_pylist()]
 
 
 def divided(keys: Sequence[str], settings: SplitConfig) -> pa.Array:
