@@ -4,7 +4,7 @@ from __future__ import annotations
 
 import hashlib
 import json
-from collections.abc import Iterable, Mapping
+from collections.abc import Iterable, Mapping, Sequence
 from dataclasses import asdict, dataclass, field, replace
 from typing import Any, Literal
 
@@ -21,6 +21,7 @@ WITHOUT = "-without-"
 
 # Made once: json.dumps makes an encoder for each call that is not the plain one.
 _encode = json.JSONEncoder(sort_keys=True, separators=(",", ":"), ensure_ascii=False, allow_nan=False).encode
+_MARK = "\0"
 
 
 def canonical_json(value: Json) -> bytes:
@@ -29,6 +30,16 @@ def canonical_json(value: Json) -> bytes:
     Raises ValueError for NaN or infinity and TypeError for what JSON cannot hold.
     """
     return _encode(value).encode("utf-8", "surrogatepass")
+
+
+def canonical_texts(values: Sequence[Json]) -> list[str]:
+    """Each value's canonical JSON as a str: encoded together, at half the cost where they are small."""
+    with_marks: list[Json] = [_MARK] * (2 * len(values) + 1)
+    with_marks[1::2] = values
+    parts = _encode(with_marks).split(_encode(_MARK))
+    if len(parts) != len(with_marks) // 2 + 2:  # a value holds the mark itself
+        return [_encode(value) for value in values]
+    return [part[1:-1] for part in parts[1:-1]]
 
 
 def digest(recipe: Json) -> str:

@@ -9,7 +9,7 @@ import pytest
 from hypothesis import given
 from hypothesis import strategies as st
 
-from mmcore.records import DataFile, Dataset, Reject, ShardEntry, canonical_json, count_by, digest
+from mmcore.records import DataFile, Dataset, Reject, ShardEntry, canonical_json, canonical_texts, count_by, digest
 
 numbers = st.integers(-(2**53), 2**53) | st.floats(allow_nan=False, allow_infinity=False)
 values = st.recursive(
@@ -41,6 +41,15 @@ class TestDigest:
     def test_survives_a_round_through_json(self, value: object) -> None:
         spelt = canonical_json(value)
         assert canonical_json(json.loads(spelt.decode("utf-8", "surrogatepass"))) == spelt
+
+    @given(st.lists(values))
+    def test_many_at_once_are_spelt_as_each_by_itself(self, several: list[object]) -> None:
+        assert canonical_texts(several) == [canonical_json(one).decode("utf-8", "surrogatepass") for one in several]
+
+    @pytest.mark.parametrize("value", ["\0", ["\0", 1], {"\0": "\0"}, 'a"\0', "\\\0", "\\u0000", "a\0"])
+    def test_many_at_once_may_hold_any_text(self, value: object) -> None:
+        several = [value, {"a": 1}, value]
+        assert canonical_texts(several) == [canonical_json(one).decode() for one in several]
 
 
 class TestDataset:

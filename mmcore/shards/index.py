@@ -9,7 +9,7 @@ from typing import NamedTuple
 import pyarrow as pa
 from pyarrow import parquet
 
-from mmcore.records import Json, canonical_json, count_by, digest
+from mmcore.records import Json, canonical_texts, count_by, digest
 
 PLACES = {"offset": pa.int64(), "size_bytes": pa.int64(), "sha256": pa.string(), "xxh3": pa.uint64()}
 """Columns per modality, as `image.offset`, of each member: its first byte in the tar, size, and two hashes of its
@@ -94,14 +94,15 @@ class IndexBuilder:
             for part, kind in PLACES.items():
                 columns[f"{name}.{part}"] = pa.array(self._column(name, part), pa.list_(kind) if several else kind)
             columns |= {f"{name}.{part}": pa.array(self._column(name, part), kind) for part, kind in CELLS.items()}
-        # Nearly all values differ, so that dictionaries of them only take time and space.
-        parquet.write_table(pa.table(columns), path, compression="zstd", use_dictionary=False)
+        # Nearly every value is another one, and whole columns are read: neither dictionaries nor statistics pay.
+        parquet.write_table(pa.table(columns), path, compression="zstd", use_dictionary=False, write_statistics=False)
 
     def _column(self, name: str, part: str) -> list[Json]:
         """One column of a modality; a place's as lists where there may be several."""
         cells = self._cells[name]
         if part == "facts":
-            return [None if cell is None else canonical_json(cell.facts).decode() for cell in cells]
+            texts = iter(canonical_texts([cell.facts for cell in cells if cell is not None]))
+            return [None if cell is None else next(texts) for cell in cells]
         if part in CELLS:
             at = Cell._fields.index(part)
             return [None if cell is None else cell[at] for cell in cells]

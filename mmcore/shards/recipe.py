@@ -16,7 +16,7 @@ from mmcore.modalities.base import Modality
 from mmcore.records import DIGEST_LENGTH, Json, canonical_json, digest
 from mmcore.storage import Store, sha256
 
-WRITER_VERSION = 4
+WRITER_VERSION = 5
 """Raised by hand when this room gives other bytes for the same recipe."""
 
 FOLDER = "shards"
