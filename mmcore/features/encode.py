@@ -6,6 +6,7 @@ import time
 from collections.abc import Iterator, Sequence
 from dataclasses import asdict, dataclass
 from functools import partial
+from typing import Any
 
 import numpy as np
 
@@ -157,19 +158,26 @@ def _launched(encoder: Encoder, encoding: _Encoding, batch: Batch) -> Encoded | 
 
 
 def _one_by_one(encoder: Encoder, encoding: _Encoding, batch: Batch) -> None:
-    """Find the values that the encoder fails on; the others go through together again."""
-    fit = []
+    """Find the values that the encoder fails on; the others go through together again, or alone if that fails too."""
+    fit: dict[int, tuple[Any, Encoded]] = {}
     for row, value in zip(batch.rows.tolist(), batch.ready, strict=True):
         try:
-            encoder.encode(encoder.collate([value]), batch.part).landed()
-            fit.append((row, value))
+            alone = encoder.encode(encoder.collate([value]), batch.part)
+            alone.landed()
+            fit[row] = value, alone
         except MmcoreError:
             raise
         except Exception as error:
             encoding.failed[row] = error
-    if fit:
-        rows, values = zip(*fit, strict=True)
-        encoding.add(rows, encoder.encode(encoder.collate(values), batch.part))
+    if not fit:
+        return
+    try:
+        encoding.add(list(fit), encoder.encode(encoder.collate([value for value, _ in fit.values()]), batch.part))
+    except MmcoreError:
+        raise
+    except Exception:
+        for row, (_, alone) in fit.items():
+            encoding.add([row], alone)
 
 
 def _publish(job: EncodeJob, encoder: Encoder, encoding: _Encoding) -> None:
