@@ -310,3 +310,25 @@ def test_sentence_transformers_itself(digits_dir: Path, word_cards_dir: Path) ->
     np.testing.assert_allclose(found, wanted, atol=1e-5)
     half = encoded(opened(folder, "text", precision="bfloat16"), texts)
     assert ((half * wanted).sum(axis=1) / np.linalg.norm(half, axis=1)).min() >= 0.999
+
+
+# On a GPU
+
+
+@pytest.mark.gpu
+@pytest.mark.skipif(not torch.cuda.is_available(), reason="no CUDA device")
+@pytest.mark.parametrize(("kind", "which"), [("clip", "image"), ("wav2vec2", "audio"), ("bert", "text")])
+def test_a_gpu_gives_the_vectors_of_the_cpu(folders: dict[str, Path], kind: str, which: str) -> None:
+    values = {"image": pictures, "text": lambda: TEXTS, "audio": lambda: sounds(8000)}[which]()
+    modality = {"kind": which, "sample_rate_hz": 8000}
+    found = []
+    for device, precision in (("cpu", "float32"), ("cuda", "float32"), ("cuda", "bfloat16")):
+        made = open_pretrained(
+            PretrainedSettings(model=str(folders[kind])), modality, device=device, precision=precision
+        )
+        made.open()
+        made.batch = 3
+        found.append(encoded(made, values))
+    np.testing.assert_allclose(found[1], found[0], atol=1e-4)
+    cosine = (found[2] * found[0]).sum(axis=1) / np.linalg.norm(found[2], axis=1) / np.linalg.norm(found[0], axis=1)
+    assert cosine.min() > 0.99
