@@ -109,7 +109,8 @@ def _opened(where: str, run: str | None, modality: str | None, split: str | None
     from mmcore.records import SPLITS
 
     store, dataset, encoders = _found(where, run)
-    chosen = encoders if modality is None else (choose_encoder(encoders, modality),)
+    configured = [entry for entry in encoders if not entry.floor]
+    chosen = configured if modality is None else [choose_encoder(encoders, modality)]
     found: list[Features] = []
     for entry in chosen:
         beside = found[0] if found else None

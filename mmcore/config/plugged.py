@@ -8,7 +8,9 @@ import inspect
 import re
 import sys
 from collections.abc import Callable
+from functools import lru_cache
 from pathlib import Path
+from types import ModuleType
 from typing import Any
 
 NAMED = re.compile(r"[^\W\d]\w*(\.[^\W\d]\w*)*:[^\W\d]\w*")
@@ -31,8 +33,12 @@ def plugged(text: str) -> Callable[..., Any]:
 
 
 def source_hash(text: str) -> str:
-    """Of the whole module, for a function may call others in it."""
-    module = inspect.getmodule(plugged(text))
+    """Of the whole module, for a function may call others in it: of what this process imported, not of later edits."""
+    return _source_hash(text, inspect.getmodule(plugged(text)))
+
+
+@lru_cache(maxsize=256)
+def _source_hash(text: str, module: ModuleType | None) -> str:
     try:
         source = inspect.getsource(module) if module else text
     except OSError:

@@ -17,8 +17,10 @@ def check_encoders(config: RunConfig) -> list[str]:
     for name, encoder in config.features.items():
         modality = config.data.modalities[name]
         try:
+            if found := encoder.problems(name, modality):
+                problems += found
+                continue
             encoder.sources()
-            problems += encoder.problems(name, modality)
             warnings += encoder.warnings(name, modality)
         except ConfigError as error:
             problems += error.problems

@@ -11,17 +11,17 @@ from typing import Any
 import numpy as np
 
 from mmcore.config import EncoderSettings
-from mmcore.errors import MmcoreError
+from mmcore.errors import MmcoreError, StageError
 from mmcore.features.ahead import Ahead
 from mmcore.features.encoders.base import Array, Encoded, Encoder
-from mmcore.features.foresee import Receipt, weights_of
+from mmcore.features.foresee import Receipt, held_out_views, weights_of
 from mmcore.features.loading import Batch, Loading, load_batches
 from mmcore.features.opened import opened_encoder
-from mmcore.features.store import Made, Table, write_view
+from mmcore.features.store import Made, Table, finished_views, write_view
 from mmcore.parallel import tell
 from mmcore.records import Reject, ShardEntry, digest
 from mmcore.storage import Store
-from mmcore.training.device import is_out_of_memory
+from mmcore.training.device import is_device_lost, is_out_of_memory
 
 DEPTH = 4
 """Batches made ready ahead of the device."""
@@ -44,7 +44,7 @@ class Rates:
 
     seconds: float = 0.0
     busy_s: float = 0.0
-    """The encoder at work; of a GPU, from the first of a batch's kernels to its last."""
+    """Sending batches to the encoder and bringing its vectors back."""
     waiting_s: float = 0.0
     """Waiting for batches to be read and made ready."""
     positions: int = 0
@@ -74,20 +74,31 @@ def encode_shards(job: EncodeJob) -> tuple[Rates, int | None]:
     encoder = opened_encoder(job.store, job.settings, job.receipt)
     modality = open_modality(job.receipt["recipe"]["modality"])
     rates, began, done = Rates(), time.monotonic(), 0
-    while done < len(job.shards):
+    shards = _unfinished(job)
+    while done < len(shards):
         # After a batch that was too large its shard starts again, so that all of it is by one batch size.
-        rest = job.shards[done:]
+        rest = shards[done:]
         try:
             batches = partial(load_batches, job.store, rest, job.modality, modality, encoder)
             with Ahead(batches, DEPTH) as ahead:
-                for encoding in _encoded(encoder, iter(ahead), rates):
-                    _publish(job, encoder, encoding)
-                    done += 1
-                rates.waiting_s += ahead.waited_s
+                try:
+                    for encoding in _encoded(encoder, iter(ahead), rates):
+                        _publish(job, encoder, encoding)
+                        done += 1
+                finally:
+                    rates.waiting_s += ahead.waited_s
         except _TooLargeError as error:
             encoder.batch = max(1, min(encoder.batch or error.values, error.values) // 2)
     rates.seconds = time.monotonic() - began
     return rates, encoder.batch
+
+
+def _unfinished(job: EncodeJob) -> list[ShardEntry]:
+    """The shards without those that an earlier attempt at this job finished."""
+    wanted = held_out_views(job.settings, job.shards, job.modality)
+    found = finished_views(job.store, digest(job.receipt["recipe"]), wanted, weights_of(job.receipt))
+    finished = {view for view, (state, _) in found.items() if state == "finished"}
+    return [shard for shard in job.shards if shard.views[job.modality] not in finished]
 
 
 class _TooLargeError(Exception):
@@ -117,7 +128,7 @@ class _Encoding:
 def _encoded(encoder: Encoder, batches: Iterator[Batch], rates: Rates) -> Iterator[_Encoding]:
     """Each shard's vectors; one batch is on the device while the one before it is brought back."""
     encoding: _Encoding | None = None
-    flying: tuple[_Encoding, Batch, Encoded] | None = None
+    flying: tuple[Batch, Encoded] | None = None
     for batch in batches:
         if encoding is None or encoding.loading is not batch.loading:
             encoding = _Encoding(batch.loading)
@@ -126,12 +137,11 @@ def _encoded(encoder: Encoder, batches: Iterator[Batch], rates: Rates) -> Iterat
         began = time.monotonic()
         launched = _launched(encoder, encoding, batch)
         if flying is not None:
-            flying[0].add(flying[1].rows.tolist(), flying[2])
-            flying = None
-        if launched is not None:
-            flying = encoding, batch, launched
+            _land(encoder, encoding, *flying)
+        flying = None if launched is None else (batch, launched)
+        # On the CPU it is there already, and the last of a shard has nothing to wait for.
         if flying is not None and (batch.last or encoder.device == "cpu"):
-            encoding.add(batch.rows.tolist(), flying[2])
+            _land(encoder, encoding, *flying)
             flying = None
         rates.busy_s += time.monotonic() - began
         if batch.last:
@@ -146,15 +156,38 @@ def _launched(encoder: Encoder, encoding: _Encoding, batch: Batch) -> Encoded | 
     error = batch.failure
     if error is None:
         try:
-            return encoder.encode(batch.collated, batch.part)
+            return encoder.encode(batch.collated, batch.part).sent()
         except MmcoreError:
             raise
         except Exception as found:
             error = found
+    _told_apart(encoder, encoding, batch, error)
+    return None
+
+
+def _land(encoder: Encoder, encoding: _Encoding, batch: Batch, encoded: Encoded) -> None:
+    """Bring a batch back; a device may tell only now what went wrong with it."""
+    try:
+        encoding.add(batch.rows.tolist(), encoded)
+    except Exception as error:
+        _told_apart(encoder, encoding, batch, error)
+
+
+def _told_apart(encoder: Encoder, encoding: _Encoding, batch: Batch, error: Exception) -> None:
+    """What to do about a batch that failed: a smaller one, or its values one by one."""
     if is_out_of_memory(error) and len(batch.rows) > 1:
         raise _TooLargeError(len(batch.rows)) from error
+    _demand_sample_at_fault(encoder, error)
     _one_by_one(encoder, encoding, batch)
-    return None
+
+
+def _demand_sample_at_fault(encoder: Encoder, error: Exception) -> None:
+    """Raise StageError for what another attempt may not meet: nothing of it is written into a finished view."""
+    if is_out_of_memory(error):
+        fix = "Free some, shorten the samples, or take a smaller model; what was finished is kept."
+        raise StageError(f"{_name(encoder)} does not fit into memory with one sample: {error}. {fix}") from error
+    if is_device_lost(error):
+        raise StageError(f"the device of {_name(encoder)} failed: {error}. What was finished is kept.") from error
 
 
 def _one_by_one(encoder: Encoder, encoding: _Encoding, batch: Batch) -> None:
@@ -168,6 +201,7 @@ def _one_by_one(encoder: Encoder, encoding: _Encoding, batch: Batch) -> None:
         except MmcoreError:
             raise
         except Exception as error:
+            _demand_sample_at_fault(encoder, error)
             encoding.failed[row] = error
     if not fit:
         return
@@ -175,7 +209,8 @@ def _one_by_one(encoder: Encoder, encoding: _Encoding, batch: Batch) -> None:
         encoding.add(list(fit), encoder.encode(encoder.collate([value for value, _ in fit.values()]), batch.part))
     except MmcoreError:
         raise
-    except Exception:
+    except Exception as error:
+        _demand_sample_at_fault(encoder, error)
         for row, (_, alone) in fit.items():
             encoding.add([row], alone)
 
@@ -217,8 +252,11 @@ def _table(encoder: Encoder, encoding: _Encoding, modality: str) -> tuple[Table,
         vectors = sums.astype(kind)
         rows = [np.concatenate(parts).astype(kind) if parts else None for parts in tokens] if width else None
     present = loading.present
-    for owner in np.flatnonzero(present & ~np.isfinite(vectors).all(axis=1)).tolist():
-        what = f"the vector that {_name(encoder)} gives is not finite" + (
+    unsound = ~np.isfinite(vectors).all(axis=1)
+    for owner, sequence in enumerate(rows or ()):
+        unsound[owner] |= sequence is not None and not np.isfinite(sequence).all()
+    for owner in np.flatnonzero(present & unsound).tolist():
+        what = f"what {_name(encoder)} gives is not finite" + (
             f" in {kind.name}" if np.isfinite(sums[owner]).all() else ""
         )
         reasons.setdefault(owner, ("not-finite-vector", what))
@@ -227,7 +265,7 @@ def _table(encoder: Encoder, encoding: _Encoding, modality: str) -> tuple[Table,
         if rows is not None:
             rows[owner] = None
     rejects = [Reject(loading.keys[owner], modality, *reason) for owner, reason in sorted(reasons.items())]
-    return Table(loading.keys, vectors, present, rows), rejects
+    return Table(loading.keys, vectors, present, rows, width), rejects
 
 
 def _name(encoder: Encoder) -> str:

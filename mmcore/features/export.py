@@ -35,8 +35,8 @@ def export_features(
 
     `parquet`: `<modality>.parquet` with `key`, `label`, `split` and `vector`, a list of numbers, null where there is
     none. `npy`: `<modality>.npy` (n, dim), NaN where there is none, and `<modality>.csv` with key, label and split of
-    each row. Numbers stay as they are kept, or become `float32`. `force` replaces files of these names; others in the
-    folder stay. `advance` is told of rows done.
+    each row. A floor's are called `floor-<modality>`. Numbers stay as they are kept, or become `float32`. `force`
+    replaces files of these names; others in the folder stay. `advance` is told of rows done.
 
     Raises ConfigError where the folder is not empty (without `force`) or cannot be written.
     """
@@ -49,7 +49,9 @@ def export_features(
         unfinished.mkdir(parents=True)
         try:
             for one in features:
-                for done in write(one, unfinished / safe_name(one.modality), np.dtype("f4") if float32 else one.dtype):
+                for done in write(
+                    one, unfinished / safe_name(one.entry.view), np.dtype("f4") if float32 else one.dtype
+                ):
                     advance(done)
             made = sorted(unfinished.iterdir())
             target.mkdir(exist_ok=True)

@@ -64,9 +64,13 @@ def encode_modality(  # noqa: PLR0917
                 before = len(missing)
                 missing, rejects = _missing(store, entry, plan, shards, receipt)
                 progress.advance(before - len(missing))
-            job = EncodeJob(store, modality, plan.settings, receipt, ())
             limit = _Limit(config, dataset, modality, rejects)
-            rejects = _encode(job, list(missing.values()), workers, progress, limit)
+            limit.demand()
+            job = EncodeJob(store, modality, plan.settings, receipt, ())
+            _encode(job, list(missing.values()), workers, progress, limit)
+            # A job that was tried again has told of some of them twice.
+            _, rejects = _missing(store, entry, plan, shards, receipt)
+    _Limit(config, dataset, modality, rejects).demand()
     return replace(entry, dim=receipt["dim"], rejects=tuple(rejects))
 
 
@@ -86,8 +90,13 @@ class _Limit:
         self.most = self.share * sum(shard.present.get(modality, 0) for shard in dataset.shards)
 
     def add(self, rejects: Sequence[Reject]) -> None:
-        self.rejects += rejects
-        if rejects and len(self.rejects) > self.most:
+        known = set(self.rejects)
+        self.rejects += [reject for reject in rejects if reject not in known]
+        self.demand()
+
+    def demand(self) -> None:
+        """Raise TooManyRejectsError where it is too much."""
+        if len(self.rejects) > self.most:
             codes = ", ".join(f"{code} {n:,}" for code, n in count_by(reject.code for reject in self.rejects).items())
             first = self.rejects[0]
             raise TooManyRejectsError(
@@ -161,10 +170,8 @@ def _name(job: FitJob | EncodeJob) -> str:
 # Encoding
 
 
-def _encode(
-    blank: EncodeJob, shards: Sequence[ShardEntry], pool: Pool, progress: Progress, limit: _Limit
-) -> list[Reject]:
-    """Encode on the pool; all that the encoder could not take."""
+def _encode(blank: EncodeJob, shards: Sequence[ShardEntry], pool: Pool, progress: Progress, limit: _Limit) -> None:
+    """Encode on the pool."""
     # In this process one job does them all: what is made ready ahead goes on from shard to shard.
     size = len(shards) if pool.workers == 1 else min(SHARDS_PER_JOB, math.ceil(len(shards) / pool.workers))
     jobs = [replace(blank, shards=tuple(shards[i : i + size])) for i in range(0, len(shards), max(1, size))]
@@ -188,7 +195,6 @@ def _encode(
         batch = _smaller(blank, batch, sufficed, progress)
     if rates.seconds:
         progress.log(f"{blank.modality}: {rates.words()}")
-    return limit.rejects
 
 
 def _smaller(job: EncodeJob, batch: int | None, sufficed: int | None, progress: Progress) -> int | None:

@@ -109,7 +109,7 @@ def _batches_of(
     def made_ready(rows: Sequence[int]) -> list[tuple[Any, int | None]]:
         return list(threads.map(ready, rows)) if threads else [ready(row) for row in rows]
 
-    by_length = type(encoder).length is not Encoder.length
+    by_length = encoder.by_length
     ahead = made_ready(values) if by_length else []
     lengths = [length or 0 for _, length in ahead] if by_length else None
     cut = cut_batches(lengths, _parts(loading, encoder).tolist(), encoder.batch, most_padding=encoder.most_padding)

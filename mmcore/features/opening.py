@@ -95,14 +95,18 @@ def find_encoders(
 
 
 def choose_encoder(encoders: Sequence[EncoderEntry], modality: str | None) -> EncoderEntry:
-    """The encoder of this modality; without one, the only one there is. Raises ConfigError."""
-    there = ", ".join(entry.modality for entry in encoders)
+    """The encoder of this modality, or of its floor (`floor-image`); without one, the only one that is no floor.
+
+    Raises ConfigError where there is no such.
+    """
+    there = ", ".join(entry.view for entry in encoders)
+    configured = [entry for entry in encoders if not entry.floor]
     if modality is None:
-        if len(encoders) == 1:
-            return encoders[0]
+        if len(configured) == 1:
+            return configured[0]
         raise ConfigError(Problem("modality", "the run has features of several modalities.", f"Name one of: {there}."))
     for entry in encoders:
-        if entry.modality == modality:
+        if entry.view == modality:
             return entry
     raise ConfigError(Problem("modality", f"no features of {modality!r}.", f"There are: {there}."))
 

@@ -37,6 +37,8 @@ class Table:
     vectors: Array
     present: Array
     tokens: Sequence[Array | None] | None = None
+    token_dim: int | None = None
+    """Width of the sequences, told where no row may have one."""
 
 
 @dataclass(frozen=True)
@@ -165,7 +167,7 @@ def _packed(table: Table) -> pa.RecordBatch:
     if table.tokens is not None:
         rows = [row for row in table.tokens if row is not None]
         lengths = [0 if row is None else len(row) for row in table.tokens]
-        flat = np.concatenate(rows).astype(kind, copy=False) if rows else np.zeros((0, 1), kind)
+        flat = np.concatenate(rows).astype(kind, copy=False) if rows else np.zeros((0, table.token_dim or 1), kind)
         inner = pa.FixedSizeListArray.from_arrays(pa.array(flat.ravel()), flat.shape[1])
         offsets = pa.array(np.concatenate([[0], np.cumsum(lengths)]).astype(np.int64))
         columns["tokens"] = pa.LargeListArray.from_arrays(offsets, inner, mask=pa.array(absent))

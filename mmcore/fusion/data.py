@@ -187,6 +187,8 @@ def load_views(
 
     if not dataset.of(*splits):
         raise FusionError(f"the data set has no shards of {' and '.join(splits)}")
+    if len({encoder.modality for encoder in encoders}) < len(encoders):
+        raise FusionError("two encoders of one modality: give either the configured ones or their floors")
     views: dict[str, View] = {}
     keys: list[str] = []
     labels: list[Any] = []

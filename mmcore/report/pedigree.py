@@ -91,9 +91,7 @@ def _scored(found: Findings, model: str) -> str:
 def _trained(entry: Mapping[str, Any], note: str) -> Item:
     recipe = (entry["receipt"] or {}).get("recipe") or {}
     settings = flattened(recipe.get("settings") or {})
-    other = [
-        (name, recipe[name]) for name in ("seed", "threads", "device", "precision") if recipe.get(name) is not None
-    ]
+    other = [(name, recipe[name]) for name in HOW if recipe.get(name) is not None]
     read = [
         (f"features of {name}", f"encoders/{part['encoder']}, {_learned_from(part)}")
         for name, part in (recipe.get("features") or {}).items()

@@ -65,6 +65,12 @@ def is_out_of_memory(error: BaseException) -> bool:
     return isinstance(error, RuntimeError) and any(words in told for words in _OUT_OF_MEMORY)
 
 
+def is_device_lost(error: BaseException) -> bool:
+    """Whether the device itself failed, after which nothing computes there any more in this process."""
+    told = f"{type(error).__name__}: {error}"
+    return isinstance(error, RuntimeError) and any(words in told for words in ("CUDA error", "AcceleratorError"))
+
+
 def made_on(device: str) -> dict[str, str]:
     """What the last bits of a training depend on beside its recipe; loads torch."""
     import torch

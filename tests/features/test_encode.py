@@ -104,7 +104,7 @@ def test_what_float16_cannot_hold_is_set_aside(work: Work) -> None:
     _, entry, features = encode(work, CountedSettings(dtype="float16"))
     ((key, code, message),) = [(reject.key, reject.code, reject.message) for reject in entry.rejects]
     assert (key, code) == ("k005", "not-finite-vector")
-    assert message == "the vector that the counted encoder gives is not finite in float16"
+    assert message == "what the counted encoder gives is not finite in float16"
     assert not features.present[features.keys.index("k005")]
     assert encode(work, CountedSettings())[1].rejects == (), "float32 holds it"
 

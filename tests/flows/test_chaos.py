@@ -29,7 +29,7 @@ STAGES = ("prepare", "extract", "train", "evaluate", "report")
 RANDOM_MOMENTS = {"prepare": 2, "extract": 4, "train": 2, "evaluate": 1, "report": 1}
 """In which stages the ten random moments lie."""
 
-CHECKPOINTS = "*/*/checkpoint.safetensors"
+CHECKPOINTS = "*/*/checkpoint*"
 LIMIT_S = 300.0
 
 
@@ -197,7 +197,7 @@ def test_the_run_and_a_worker_are_killed(bench: Bench, tmp_path: Path) -> None:
         wait_for(run, "shards/*.json")
         run.kill()
     with bench.start(output) as run:
-        wait_for(run, "encoders/*/checkpoint.safetensors")
+        wait_for(run, "encoders/*/checkpoints/*.safetensors")
         run.workers()[0].kill()
         wait_for(run, "features/*/*.arrow")
         run.kill()

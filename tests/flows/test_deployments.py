@@ -66,6 +66,7 @@ class TestForm:
             "shards",
             "features",
             "fusion",
+            "floor",
             "compute",
             "output",
         }

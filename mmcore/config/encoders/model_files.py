@@ -5,6 +5,7 @@ from __future__ import annotations
 import hashlib
 import json
 import os
+from contextlib import suppress
 from functools import lru_cache
 from importlib.util import find_spec
 from typing import Any
@@ -15,13 +16,16 @@ from mmcore.records import Json
 WEIGHTS = "*.safetensors"
 PATTERNS = ("*.json", WEIGHTS, "*.txt", "*.model")
 """Files of a model that may decide its vectors; pickles and code are never fetched or read."""
+ASK_S = 5.0
+"""How long the hub may take to say what a model consists of."""
 SETTINGS_FILE = "config.json"
 
 
 def folder_of(model: str, revision: str | None, *, fetch: bool = True) -> str:
-    """The folder of a model: the one that `model` names, or the copy of a hub model, fetched where it is not there yet.
+    """The folder of a model: the one that `model` names, or the copy of a hub model, made whole where need be.
 
-    A copy that is there is used without a network. Raises ConfigError, saying what to do, where there is none.
+    Without a network, or with HF_HUB_OFFLINE=1, the copy that is there is used. Raises ConfigError, saying what to do,
+    where there is none.
     """
     if os.path.isdir(os.path.expanduser(model)):
         return os.path.expanduser(model)
@@ -29,7 +33,7 @@ def folder_of(model: str, revision: str | None, *, fetch: bool = True) -> str:
         raise _fault(model, "there is no such folder.", "Give the folder of a saved model, or its name on the hub.")
     if find_spec("huggingface_hub") is None:
         raise _missing_extra(model)
-    return _snapshot(model, revision, fetch=fetch)
+    return _snapshot(model, revision) if fetch else _copy_of(model, revision)
 
 
 def sources_of(model: str, revision: str | None) -> dict[str, Json]:
@@ -87,8 +91,20 @@ def _hash_of(path: str, _size: int, _mtime_ns: int) -> str:
         return hashlib.file_digest(file, "sha256").hexdigest()[:32]
 
 
-def _snapshot(model: str, revision: str | None, *, fetch: bool) -> str:
-    """The copy of a hub model: the one that is there and whole, or a fetched one."""
+def _copy_of(model: str, revision: str | None) -> str:
+    """The copy of a hub model that is on this machine, whole or not."""
+    from huggingface_hub import snapshot_download
+    from huggingface_hub.errors import HFValidationError, LocalEntryNotFoundError
+
+    try:
+        return str(snapshot_download(model, revision=revision, allow_patterns=list(PATTERNS), local_files_only=True))
+    except (LocalEntryNotFoundError, HFValidationError):
+        raise _fault(model, "no copy of it is on this machine.", "It is fetched once it is needed.") from None
+
+
+@lru_cache(maxsize=64)
+def _snapshot(model: str, revision: str | None) -> str:
+    """The copy of a hub model, made whole where the hub answers: another program may have fetched a part of it only."""
     from huggingface_hub import snapshot_download
     from huggingface_hub.errors import (
         GatedRepoError,
@@ -99,18 +115,11 @@ def _snapshot(model: str, revision: str | None, *, fetch: bool) -> str:
         RevisionNotFoundError,
     )
 
-    patterns = list(PATTERNS)
     try:
-        there = str(snapshot_download(model, revision=revision, allow_patterns=patterns, local_files_only=True))
-        if not fetch or any(file.endswith(".safetensors") for file in os.listdir(there)):
-            return there
+        patterns = list(PATTERNS)
+        return str(snapshot_download(model, revision=revision, allow_patterns=patterns, etag_timeout=ASK_S))
     except HFValidationError as error:
         raise _fault(model, f"this is neither a folder nor a name on the hub ({error}).", "Correct it.") from None
-    except LocalEntryNotFoundError:
-        if not fetch:
-            raise _fault(model, "no copy of it is on this machine.", "It is fetched once it is needed.") from None
-    try:
-        return str(snapshot_download(model, revision=revision, allow_patterns=patterns))
     except GatedRepoError:
         fix = "Accept its terms on its page and log in with `hf auth login`, or set HF_TOKEN."
         raise _fault(model, "its owner lets only some people have it, and you are not known to be one.", fix) from None
@@ -120,6 +129,8 @@ def _snapshot(model: str, revision: str | None, *, fetch: bool) -> str:
         what = "there is neither such a folder nor such a model on the hub (or it is private)."
         raise _fault(model, what, "Correct the name, or log in with `hf auth login`.") from None
     except (LocalEntryNotFoundError, HfHubHTTPError, OSError) as error:
+        with suppress(ConfigError):
+            return _copy_of(model, revision)
         told = str(error).strip().splitlines()[0] if str(error).strip() else type(error).__name__
         what = f"it is no folder, no copy of it is on this machine, and the hub cannot be reached ({told})."
         fix = "Give the folder of a saved model, or fetch it once where there is a network: hf download " + model

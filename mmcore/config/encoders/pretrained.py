@@ -15,6 +15,7 @@ from mmcore.errors import ConfigError, Problem
 from mmcore.records import Json
 
 PREPROCESSOR = "preprocessor_config.json"
+_TOWERS = {"text": "text", "audio": "audio", "image": "vision", "video": "vision"}
 
 
 class PretrainedSettings(Batched):
@@ -26,7 +27,7 @@ class PretrainedSettings(Batched):
     implementation: ClassVar[str] = "mmcore.features.encoders.pretrained:open_pretrained"
     kinds: ClassVar[frozenset[str]] = frozenset({"image", "audio", "text"})
     half_precision: ClassVar[bool] = True
-    outside_recipe: ClassVar[frozenset[str]] = frozenset({"model", "revision"})
+    outside_recipe: ClassVar[frozenset[str]] = frozenset({"model", "revision", "upsample"})
 
     encoder: Literal["pretrained"] = "pretrained"
     model: str = Field(min_length=1)
@@ -77,17 +78,34 @@ class PretrainedSettings(Batched):
         return sources_of(self.model, self.revision)
 
     def problems(self, name: str, modality: Settings) -> list[Problem]:
+        described = settings_of(folder_of(self.model, self.revision), self.model)
+        found = self._beyond(
+            name, described.get(f"{_TOWERS.get(getattr(modality, 'kind', ''), 'vision')}_config") or described
+        )
         if not isinstance(modality, AudioSettings):
-            return []
+            return found
         needed, stored = self._preprocessor().get("sampling_rate"), modality.sample_rate_hz
         if modality.channels == "keep":
             what = f"{self.model} takes one channel, and {name} keeps all of them."
-            return [Problem(f"data.modalities.{name}.channels", what, "Set channels to mono.")]
+            return [*found, Problem(f"data.modalities.{name}.channels", what, "Set channels to mono.")]
         if needed is None or stored >= needed or self.upsample:
-            return []
+            return found
         what = f"{self.model} needs {needed:,} Hz, and the sounds are stored at {stored:,} Hz."
         fix = f"Set sample_rate_hz to {needed}, or features.{name}.upsample to true if the sources hold no more."
-        return [Problem(f"data.modalities.{name}.sample_rate_hz", what, fix)]
+        return [*found, Problem(f"data.modalities.{name}.sample_rate_hz", what, fix)]
+
+    def _beyond(self, name: str, described: Mapping[str, Any]) -> list[Problem]:
+        """Layers and tokens that were asked for and that the model has not."""
+        found = []
+        layers = described.get("num_hidden_layers") or described.get("encoder_layers")
+        if isinstance(layers, int) and -self.layer > layers + 1:
+            what = f"{self.model} has {layers} layers, and layer {self.layer} was asked for."
+            found.append(Problem(f"features.{name}.layer", what, f"Give one from {-layers - 1} to -1."))
+        most = described.get("max_position_embeddings")
+        if isinstance(most, int) and self.max_tokens is not None and self.max_tokens > most:
+            what = f"{self.model} takes {most:,} tokens at most, and max_tokens is {self.max_tokens:,}."
+            found.append(Problem(f"features.{name}.max_tokens", what, "Lower it, or leave it out."))
+        return found
 
     def warnings(self, name: str, modality: Settings) -> list[str]:
         if not isinstance(modality, PixelSettings) or modality.resize == "none":

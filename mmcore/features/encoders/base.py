@@ -55,14 +55,38 @@ class Encoded:
     vectors: Any
     tokens: Any = None
     lengths: Sequence[int] | None = None
+    arrival: Any = None
+    """What tells that a copy from the device is whole; None where there is nothing to wait for."""
+
+    def sent(self) -> Encoded:
+        """Of a CUDA device: on its way to the CPU at once, so that it need not wait for the batch behind it."""
+        if getattr(getattr(self.vectors, "device", None), "type", "cpu") != "cuda":
+            return self
+        import torch
+
+        cuda: Any = torch.cuda
+        sent = [None if one is None else _pinned_copy(one) for one in (self.vectors, self.tokens)]
+        event = cuda.Event()
+        event.record()
+        return Encoded(sent[0], sent[1], self.lengths, event)
 
     def landed(self) -> tuple[Array, list[Array] | None]:
         """float32 vectors (n, dim), and of each value its sequence (t, width) where there are any."""
+        if self.arrival is not None:
+            self.arrival.synchronize()
         vectors = _landed(self.vectors)
         if self.tokens is None or self.lengths is None:
             return vectors, None
         tokens = _landed(self.tokens)
         return vectors, [tokens[row, :length] for row, length in enumerate(self.lengths)]
+
+
+def _pinned_copy(values: Any) -> Any:
+    """The tensor in float32 in pinned memory, once the device comes to it."""
+    import torch
+
+    found = torch.empty(values.shape, dtype=torch.float32, pin_memory=True)
+    return found.copy_(values.float(), non_blocking=True)
 
 
 def _landed(values: Any) -> Array:
@@ -81,6 +105,12 @@ class Encoder(ABC):
 
     most_padding: float = PADDING
     """Largest share of a batch that may be padding; 0 where padding would change a vector."""
+
+    @property
+    def by_length(self) -> bool:
+        """Whether values are of unlike lengths; else they are made ready batch by batch."""
+        return type(self).length is not Encoder.length
+
     batch: int | None = None
     """Values that go through at a time at most; None: all of a shard. Halved where memory does not suffice."""
     planned: Mapping[str, Json] | None = None

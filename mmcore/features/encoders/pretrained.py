@@ -47,7 +47,9 @@ class PretrainedEncoder(Encoder):
     """Of models with several towers, by type: the method that gives this modality's vector in the shared space."""
 
     def open(self) -> None:
-        with _quiet():
+        self.demand_planned()
+        # Loading changes torch's default type and draws random numbers, both of which are the whole process's.
+        with threads_of_torch(self.threads), torch.random.fork_rng([]), _quiet():
             self.folder = folder_of(self.settings.model, self.settings.revision)
             self.described = settings_of(self.folder, self.settings.model)
             self.model_type = str(self.described.get("model_type", ""))

@@ -57,8 +57,12 @@ class PretrainedAudio(PretrainedEncoder):
         made = self._extractor(sound, sampling_rate=self.rate_hz, return_tensors="np")
         return {"samples": len(sound), **{name: made[name][0] for name in made if name != "attention_mask"}}
 
-    def length(self, ready: dict[str, Any]) -> int:
-        return int(ready["samples"]) if self._waves else 1
+    @property
+    def by_length(self) -> bool:
+        return self._waves
+
+    def length(self, ready: dict[str, Any]) -> int | None:
+        return int(ready["samples"]) if self._waves else None
 
     def collate(self, values: Sequence[dict[str, Any]]) -> dict[str, Any]:
         if not self._waves:
