@@ -183,11 +183,12 @@ def _told_apart(encoder: Encoder, encoding: _Encoding, batch: Batch, error: Exce
 
 def _demand_sample_at_fault(encoder: Encoder, error: Exception) -> None:
     """Raise StageError for what another attempt may not meet: nothing of it is written into a finished view."""
+    told = str(error).rstrip(".")
     if is_out_of_memory(error):
         fix = "Free some, shorten the samples, or take a smaller model; what was finished is kept."
-        raise StageError(f"{_name(encoder)} does not fit into memory with one sample: {error}. {fix}") from error
+        raise StageError(f"{_name(encoder)} does not fit into memory with one sample: {told}. {fix}") from error
     if is_device_lost(error):
-        raise StageError(f"the device of {_name(encoder)} failed: {error}. What was finished is kept.") from error
+        raise StageError(f"the device of {_name(encoder)} failed: {told}. What was finished is kept.") from error
 
 
 def _one_by_one(encoder: Encoder, encoding: _Encoding, batch: Batch) -> None:

@@ -11,16 +11,17 @@ import numpy as np
 import pytest
 
 from mmcore.config import EncoderSettings, RunConfig
-from mmcore.errors import TooManyRejectsError
+from mmcore.errors import StageError, TooManyRejectsError
 from mmcore.features.extract import encode_modality
 from mmcore.features.opening import open_encoder
 from mmcore.features.reading import Features
 from mmcore.fusion.data import load_views
-from mmcore.parallel import open_pool
+from mmcore.parallel import open_pool, serial_pool
 from mmcore.progress import Silent
 from mmcore.records import Dataset, EncoderEntry
 from tests.features.conftest import Work, read_manifest, write_manifest
 from tests.features.made_encoders import (
+    CountedEncoder,
     CountedSettings,
     SmallMemoryEncoder,
     SmallMemorySettings,
@@ -205,3 +206,59 @@ def test_two_workers_make_the_same_bytes(work: Work) -> None:
     assert sorted(again.rejects, key=lambda reject: reject.key) == sorted(entry.rejects, key=lambda reject: reject.key)
     assert len(before) == 1 + 2 * len(dataset.shards)
     assert Path(work.store.url(f"encoders/{entry.digest}/receipt.json")).exists()
+
+
+def test_the_limit_holds_for_what_an_earlier_run_finished(work: Work) -> None:
+    mark(work, k000="encode!", k001="nan!")
+    strict = config_with(work, CountedSettings(), max_rejected=0.001)
+    for _ in range(3):
+        with pytest.raises(TooManyRejectsError, match="text: 2 samples could not be encoded|text: 1 samples"):
+            work.encode(strict)
+    _, entry, _ = encode(work, CountedSettings())
+    assert sorted(reject.key for reject in entry.rejects) == ["k000", "k001"]
+
+
+def test_memory_that_does_not_hold_one_text_is_no_fault_of_it(work: Work, monkeypatch: pytest.MonkeyPatch) -> None:
+    with pytest.raises(StageError, match="does not fit into memory with one sample: CUDA out of memory"):
+        encode(work, SmallMemorySettings(batch=4, most=0))
+    assert not [name for name in work.files("features") if name.endswith(".json")]
+    monkeypatch.setattr("mmcore.features.opened._open", OrderedDict())
+    _, entry, features = encode(work, SmallMemorySettings(batch=4))
+    assert entry.rejects == ()
+    assert features.present.sum() == len(texts_of(work))
+
+
+def test_a_job_tried_again_repeats_nothing(work: Work, monkeypatch: pytest.MonkeyPatch) -> None:
+    from mmcore.features import encode as engine
+
+    mark(work, k000="encode!", k001="nan!")
+    config = config_with(work, CountedSettings())
+    dataset, written, write = work.prepare(config), [], engine.write_view
+
+    def fails_once(*arguments: Any) -> Any:
+        if len(written) == 5 and arguments[2] not in written:
+            written.append("the failure")
+            raise OSError("the disk is away for a moment")
+        written.append(arguments[2])
+        return write(*arguments)
+
+    monkeypatch.setattr(engine, "write_view", fails_once)
+    pool = serial_pool(config.compute.model_copy(update={"retries": 1}))
+    entry = encode_modality(config, dataset, "text", work.store, pool, Silent())
+    views = [view for view in written if view != "the failure"]
+    assert len(views) == len(set(views)) == len({shard.views["text"] for shard in dataset.shards})
+    assert sorted(reject.key for reject in entry.rejects) == ["k000", "k001"]
+
+
+def test_sequences_that_are_not_finite_are_set_aside(work: Work, monkeypatch: pytest.MonkeyPatch) -> None:
+    encode_batch = CountedEncoder.encode
+
+    def broken(self: CountedEncoder, batch: Any, part: int = -1) -> Any:
+        found = encode_batch(self, batch, part)
+        found.tokens[0, 0] = np.inf
+        return found
+
+    monkeypatch.setattr(CountedEncoder, "encode", broken)
+    _, entry, _ = encode(work, CountedSettings(tokens=True))
+    assert entry.rejects
+    assert {reject.code for reject in entry.rejects} == {"not-finite-vector"}

@@ -12,10 +12,13 @@ import numpy as np
 import pytest
 import torch
 
-from mmcore.errors import ConfigError, DamagedError, StageError
+from mmcore.errors import ConfigError, DamagedError, FusionError, StageError
 from mmcore.features import Features, mapped, open_features
-from mmcore.features.opening import open_encoder
+from mmcore.features.extract import encode_modality
+from mmcore.features.opening import choose_encoder, open_encoder
 from mmcore.features.store import Made, Table, write_view
+from mmcore.fusion.data import load_views
+from mmcore.progress import Silent
 from mmcore.records import Dataset, EncoderEntry, ShardEntry
 from mmcore.storage import Store
 from tests.features.conftest import Work
@@ -309,3 +312,18 @@ def test_vectors_of_other_keys_are_refused(extracted: tuple[Work, Dataset, Encod
     opened[0]
     with pytest.raises(DamagedError, match="holds other keys than its shard"):
         opened.labels  # noqa: B018
+
+
+def test_floors_have_names_of_their_own(work: Work) -> None:
+    config = work.config("image").model_copy(update={"floor": True})
+    dataset = work.prepare(config)
+    entries = [
+        encode_modality(config, dataset, view, work.store, work.pool, Silent()) for view in ("image", "floor-image")
+    ]
+    assert [entry.view for entry in entries] == ["image", "floor-image"]
+    assert choose_encoder(entries, None) == entries[0]
+    assert choose_encoder(entries, "floor-image") == entries[1]
+    with pytest.raises(ConfigError, match="There are: image, floor-image"):
+        choose_encoder(entries, "sound")
+    with pytest.raises(FusionError, match="two encoders of one modality"):
+        load_views(work.store, dataset, entries, "train")

@@ -15,7 +15,7 @@ from PIL import Image
 transformers = pytest.importorskip("transformers")
 
 from mmcore.config import AudioSettings, ImageSettings, PretrainedSettings  # noqa: E402
-from mmcore.errors import ConfigError  # noqa: E402
+from mmcore.errors import ConfigError, StageError  # noqa: E402
 from mmcore.features.encoders.base import Encoder  # noqa: E402
 from mmcore.features.encoders.pretrained import open_pretrained  # noqa: E402
 from tests.features.encoders.encoding import encoded, sequences  # noqa: E402
@@ -332,3 +332,24 @@ def test_a_gpu_gives_the_vectors_of_the_cpu(folders: dict[str, Path], kind: str,
     np.testing.assert_allclose(found[1], found[0], atol=1e-4)
     cosine = (found[2] * found[0]).sum(axis=1) / np.linalg.norm(found[2], axis=1) / np.linalg.norm(found[0], axis=1)
     assert cosine.min() > 0.99
+
+
+def test_what_the_model_has_not_is_told_by_check(folders: dict[str, Path]) -> None:
+    from mmcore.config import TextSettings
+
+    text = TextSettings(column="t")
+    for kind in ("bert", "clip"):
+        settings = PretrainedSettings(model=str(folders[kind]), layer=-9, max_tokens=500)
+        found = settings.problems("text", text)
+        assert [problem.where for problem in found] == ["features.text.layer", "features.text.max_tokens"]
+        assert "has 2 layers" in found[0].what
+        assert "takes 20 tokens at most" in found[1].what
+        assert PretrainedSettings(model=str(folders[kind]), layer=-3, max_tokens=20).problems("text", text) == []
+
+
+def test_another_model_than_planned_is_refused(folders: dict[str, Path]) -> None:
+    settings = PretrainedSettings(model=str(folders["bert"]))
+    made = open_pretrained(settings, {"kind": "text"})
+    made.planned = {**settings.sources(), "config.json": "another"}
+    with pytest.raises(StageError, match="is not the one that the run was planned with"):
+        made.open()
