@@ -8,10 +8,11 @@ import numpy as np
 import torch
 from torch import Tensor, nn
 
-from mmcore.fusion.base import AnyViews, any_present
+from mmcore.fusion.base import AnyViews, Columns, any_present
 from mmcore.fusion.data import Array
 from mmcore.fusion.neural import FusionNetwork, NeuralFusionModel, predicting
 from mmcore.fusion.scaling import Scaling
+from mmcore.fusion.targets import Task
 
 DROPOUT = 0.2
 
@@ -42,6 +43,8 @@ class AutoencoderFusion(NeuralFusionModel):
         scaling: Scaling = "standard",
         modalities: Sequence[str] | None = None,
         random_state: int | None = 0,
+        task: Task = "classes",
+        columns: Columns | None = None,
     ) -> None:
         self.dim = dim
         self.hidden = hidden
@@ -55,6 +58,8 @@ class AutoencoderFusion(NeuralFusionModel):
         self.scaling = scaling
         self.modalities = modalities
         self.random_state = random_state
+        self.task = task
+        self.columns = columns
 
     def reconstruct(self, X: AnyViews) -> dict[str, Array]:
         """Every modality, absent ones too, as the code of the present ones has it: (n, d) each, unscaled but for l2.
@@ -73,7 +78,7 @@ class AutoencoderFusion(NeuralFusionModel):
         }
 
     def _network(self) -> _Autoencoder:
-        return _Autoencoder(self._widths(), len(self.classes_), self.dim, self.hidden, self.reconstruction)
+        return _Autoencoder(self._widths(), self.target_.n_outputs, self.dim, self.hidden, self.reconstruction)
 
 
 class _Autoencoder(FusionNetwork):

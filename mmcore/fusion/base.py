@@ -3,175 +3,208 @@
 from __future__ import annotations
 
 from abc import ABC, abstractmethod
-from collections.abc import Callable, Mapping, Sequence
-from dataclasses import dataclass
+from collections.abc import Mapping, Sequence
+from dataclasses import replace
 from pathlib import Path
-from typing import TYPE_CHECKING, Any, ClassVar, Literal, Self
+from typing import Any, ClassVar, Literal, Self
 
 import numpy as np
 import numpy.typing as npt
-from sklearn.base import BaseEstimator, ClassifierMixin
-from sklearn.utils.validation import check_is_fitted
+from scipy.special import log_expit
+from sklearn.base import BaseEstimator
+from sklearn.utils import ClassifierTags, RegressorTags
+from sklearn.utils.metaestimators import available_if
+from sklearn.utils.validation import check_is_fitted, validate_data
 
 from mmcore.errors import FusionError
 from mmcore.fusion.data import Array, LabelledViews, View, Views
+from mmcore.fusion.impute import Imputer
+from mmcore.fusion.rows import FitRun, Rows, any_present, check_finite, checked_weights, present_counts, source_labels
 from mmcore.fusion.saving import read_model, write_model
 from mmcore.fusion.scaling import Scaler, Scaling
+from mmcore.fusion.targets import Target, Task, learn_target, probabilities, restored_target
 from mmcore.records import Json
 
-if TYPE_CHECKING:
-    from mmcore.training.checkpoint import Checkpoints
+__all__ = ["AnyViews", "Columns", "FitRun", "FusionModel", "Rows", "SharedSpace", "any_present", "present_counts"]
 
-AnyViews = Views | Mapping[str, View | npt.ArrayLike]
-
-
-@dataclass(frozen=True)
-class FitRun:
-    """Where and how a fit runs: its checkpoints, who hears of its epochs, and what computes it."""
-
-    checkpoints: Checkpoints | None = None
-    on_epoch: Callable[[int, int, dict[str, float]], None] | None = None
-    threads: int = 1
-    device: str = "cpu"
+AnyViews = Views | Mapping[str, Any]
+"""Views, or names with `View`s, arrays or `Features`."""
+Columns = Mapping[str, slice | Sequence[int]]
+"""Which columns of one plain array are which view: slices, or `[start, stop]`."""
 
 
-@dataclass(frozen=True)
-class Rows:
-    """Prepared rows as a method's `_fit` gets them: scaled views (absent rows zero), class codes, weights."""
-
-    views: Views
-    codes: Array
-    """(n,) positions in `classes_`."""
-    weights: Array
-    """(n,) not negative; ones where none were given."""
-
-    def __len__(self) -> int:
-        return len(self.codes)
-
-    def __getitem__(self, rows: Array) -> Rows:
-        return Rows(self.views[rows], self.codes[rows], self.weights[rows])
+def _predicts_probabilities(model: FusionModel) -> bool:
+    if model.task == "regression":
+        raise AttributeError("a regression has no probabilities; use predict")
+    return True
 
 
-class FusionModel(ClassifierMixin, BaseEstimator, ABC):  # type: ignore[misc]
+class FusionModel(BaseEstimator, ABC):  # type: ignore[misc]
     """Base of all fusion methods, in scikit-learn's manners.
 
-    A method writes `_fit` and `_log_proba` and the two halves of saving. Here are the checks, the scaling, and what a
-    row with nothing present gets: the classes' shares in the training rows (`class_prior_`), flagged by `unknown`.
+    A method writes `_fit` and `_outputs` and the two halves of saving. Here are the checks, the scaling, the filling in
+    of absent views for methods that need it, and what a row with nothing present gets: the classes' shares, the labels'
+    rates or the mean of the training rows (`prior_`), flagged by `unknown`.
 
-    Learned: `classes_` (sorted), `class_prior_`, `modalities_` (those used, in order), `view_shapes_` (all that `fit`
-    saw), `curves_` (what was tried while fitting, as JSON).
+    X is `Views`, a mapping of names to arrays or features, or, where the setting `columns` says which columns are which
+    view, one array (n, d). A row of NaN in a plain array is an absent one. y is, by the setting `task`: `classes`, one
+    name or whole number per row (None: not labelled); `multilabel`, 0 and 1 of shape (n, L) or lists of names;
+    `regression`, one number per row (NaN: not labelled).
+
+    Learned: `classes_` (sorted; of labels, their names), `prior_`, `target_`, `modalities_` (those used, in order),
+    `view_shapes_` (all that `fit` saw), `curves_` (what was tried while fitting, as JSON).
     Raises FusionError for views or labels that do not fit.
     """
 
     handles_missing: ClassVar[Literal["native", "imputed", "complete-only"]]
-    """`native`: learns and predicts from what is present; `imputed`: absent views are filled in first."""
+    """`native`: learns and predicts from what is present; `imputed`: absent views are filled in first; `complete-only`:
+    learns from rows that have every view, and predicts others with absent views filled in."""
+    tasks: ClassVar[frozenset[Task]] = frozenset({"classes", "multilabel", "regression"})
+    """What the method can learn."""
+    uses_unlabelled: ClassVar[bool] = False
+    """Whether `_fit` gets the rows without a label too."""
+    contains_training_rows: ClassVar[bool] = False
+    """Whether the saved model holds rows that it learned from, as kernels do."""
 
     scaling: Scaling
     modalities: Sequence[str] | None
     random_state: int | None
+    task: Task
+    columns: Columns | None
+    impute: Literal["mean", "ridge"]
+    """How absent views are filled in; a setting of the methods that are not native."""
 
     # What users call
 
     def fit(
         self,
-        X: AnyViews,
+        X: AnyViews | npt.ArrayLike,
         y: npt.ArrayLike,
         *,
-        validation: LabelledViews | tuple[AnyViews, npt.ArrayLike] | None = None,
+        validation: LabelledViews | tuple[AnyViews | npt.ArrayLike, npt.ArrayLike] | None = None,
+        domain: npt.ArrayLike | None = None,
         sample_weight: npt.ArrayLike | None = None,
         run: FitRun | None = None,
     ) -> Self:
         """Learn from views of n samples and their n labels.
 
         `validation` (views, labels) stops training, chooses strengths of penalties and calibrates; it is never learned
-        from otherwise. Training rows in which nothing is present only count for `class_prior_`.
+        from otherwise. `domain` (n,) says "source" or "target" of each row: labels of target rows are not looked at.
+        Training rows in which nothing is present only count for `prior_`.
         """
-        views = Views.of(X)
+        if self.task not in self.tasks:
+            raise FusionError(f"{type(self).__name__} learns {', '.join(sorted(self.tasks))}, not {self.task}")
+        views = self._views(X, reset=True)
         self.view_shapes_ = {name: view.shape for name, view in views.items()}
         self.modalities_ = self._chosen()
-        labels = _labels(y, len(views), "y")
-        self.classes_ = np.unique(labels)
-        if len(self.classes_) < 2:
-            raise FusionError(f"y: needs at least two classes, got {self.classes_.tolist()}")
-        weights = _weights(sample_weight, len(views))
-        codes = self.label_codes(labels)
-        self.class_prior_ = np.bincount(codes, weights, len(self.classes_)) / weights.sum()
+        weights = checked_weights(sample_weight, len(views))
+        y = source_labels(y, domain, len(views), self.task)
+        self._set_target(learn_target(self.task, y, weights))
+        targets, labelled = self.target_.encode(y, len(views))
         used = self._checked(views)
         if never := [name for name, view in used.items() if not weights[view.present].any()]:
             raise FusionError(f"view {never[0]}: present in no training row; leave it out")
         self.scaler_ = Scaler(self.scaling).fit(used, weights)
-        train = self._rows(used, codes, weights)
+        kept = any_present(used) & (labelled | self.uses_unlabelled)
+        if not (kept & labelled).any():
+            raise FusionError("y: every labelled row lacks all views")
+        train = Rows(self.scaler_.transform(used), targets, weights, labelled)[kept]
         self.curves_: dict[str, Json] = {}
+        if self.handles_missing != "native":
+            self.imputer_ = Imputer(self.impute).fit(train.views, train.weights)
+            train = self._complete(train)
         self._fit(train, self._validation_rows(validation), run or FitRun())
         return self
 
-    def predict(self, X: AnyViews) -> Array:
-        """The most probable class of each row: (n,)."""
-        proba = self.predict_proba(X)
-        return np.asarray(self.classes_[proba.argmax(axis=1)])
+    def predict(self, X: AnyViews | npt.ArrayLike) -> Array:
+        """The most probable class of each row (n,), its labels (n, L) of 0 and 1, or its number (n,)."""
+        outputs = self._finished(X)
+        return self.target_.predicted(outputs)
 
-    def predict_proba(self, X: AnyViews) -> Array:
-        """Probabilities (n, classes) in the order of `classes_`."""
-        return np.exp(self.predict_log_proba(X))
+    @available_if(_predicts_probabilities)  # type: ignore[untyped-decorator]
+    def predict_proba(self, X: AnyViews | npt.ArrayLike) -> Array:
+        """Probabilities (n, C) of classes in the order of `classes_`, or of each label (n, L)."""
+        outputs = self._finished(X)
+        return probabilities(self.target_, outputs)
 
-    def predict_log_proba(self, X: AnyViews) -> Array:
+    @available_if(_predicts_probabilities)  # type: ignore[untyped-decorator]
+    def predict_log_proba(self, X: AnyViews | npt.ArrayLike) -> Array:
         """Natural logarithms of `predict_proba`."""
-        views = self._prepared(X)
-        known = any_present(views)
-        log_proba = np.tile(np.log(np.maximum(self.class_prior_, np.finfo(float).tiny)), (len(views), 1))
-        if known.any():
-            log_proba[known] = self._log_proba(views[known])
-        return log_proba
+        outputs = self._finished(X)
+        return outputs if self.task == "classes" else np.asarray(log_expit(outputs))
 
-    def unknown(self, X: AnyViews) -> Array:
-        """Which rows have nothing that this model reads, so that they get `class_prior_`: booleans (n,)."""
+    def unknown(self, X: AnyViews | npt.ArrayLike) -> Array:
+        """Which rows have nothing that this model reads, so that they get `prior_`: booleans (n,)."""
         return ~any_present(self._prepared(X))
 
-    def score(self, X: AnyViews, y: npt.ArrayLike, sample_weight: npt.ArrayLike | None = None) -> float:
-        """Accuracy. Raises FusionError for labels that `fit` did not see."""
-        proba = self.predict_proba(X)
-        correct = proba.argmax(axis=1) == self.label_codes(_labels(y, len(proba), "y"))
-        return float(np.average(correct, weights=None if sample_weight is None else np.asarray(sample_weight)))
+    def score(self, X: AnyViews | npt.ArrayLike, y: npt.ArrayLike, sample_weight: npt.ArrayLike | None = None) -> float:
+        """Accuracy, the share of rows with every label right, or R²; of the labelled rows.
+
+        Raises FusionError for labels that `fit` did not see.
+        """
+        predicted = self.predict(X)
+        truth, labelled = self.target_.encode(y, len(predicted))
+        weights = None if sample_weight is None else np.asarray(sample_weight)[labelled]
+        return self.target_.score(predicted[labelled], truth[labelled], weights)
 
     def label_codes(self, y: npt.ArrayLike) -> Array:
-        """Positions of labels in `classes_`: (n,). Raises FusionError for a label that was not in training."""
-        labels = np.asarray(y)
-        codes = np.clip(np.searchsorted(self.classes_, labels), 0, len(self.classes_) - 1)
-        if (unseen := self.classes_[codes] != labels).any():
-            raise FusionError(
-                f"labels that training did not have: {sorted(set(labels[unseen].tolist()))}; "
-                f"it had {self.classes_.tolist()}"
-            )
+        """Labels as the model counts them: positions in `classes_` (n,), 0 and 1 (n, L), or numbers.
+
+        Raises FusionError for a label that was not in training.
+        """
+        codes, labelled = self.target_.encode(y, len(y))  # type: ignore[arg-type]
+        if not labelled.all():
+            raise FusionError(f"y: row {int(np.flatnonzero(~labelled)[0])} has no label")
         return codes
+
+    def __sklearn_tags__(self) -> Any:
+        tags = super().__sklearn_tags__()
+        tags.target_tags.required = True
+        tags.input_tags.allow_nan = True
+        if self.task == "regression":
+            tags.estimator_type, tags.regressor_tags = "regressor", RegressorTags()
+        else:
+            tags.estimator_type = "classifier"
+            tags.classifier_tags = ClassifierTags(multi_label=self.task == "multilabel")
+        return tags
 
     def save(self, folder: str | Path) -> None:
         """Write `model.safetensors` and `model.json` into an existing folder: equal models, equal bytes."""
-        check_is_fitted(self, "classes_")
+        check_is_fitted(self, "target_")
         arrays, facts = self._state()
+        filled = {} if self.handles_missing == "native" else self.imputer_.arrays()
         write_model(
             Path(folder),
             type(self),
             settings=self.get_params(deep=False),
-            classes=self.classes_,
             shapes=self.view_shapes_,
-            arrays={**arrays, **self.scaler_.arrays(), "class_prior": self.class_prior_},
-            facts={"curves": self.curves_, **facts},
+            arrays={**arrays, **filled, **self.scaler_.arrays(), "prior": self.prior_},
+            facts={
+                **facts,
+                "curves": self.curves_,
+                "target": self.target_.facts(),
+                "contains_training_rows": self.contains_training_rows,
+            },
         )
 
     @classmethod
-    def load(cls, folder: str | Path) -> Self:
-        """The model saved in `folder`. Nothing in the file is executed.
+    def load(cls, folder: str | Path, *, trusted: Sequence[type[FusionModel]] = ()) -> Self:
+        """The model saved in `folder`. Nothing in the file is executed, and no module that it names is imported.
 
-        Called on `FusionModel` it takes any method of this library, called on a method only that one.
-        Raises FusionError for another class or a file that is not such a model.
+        Called on `FusionModel` it takes any method of this library and the classes `trusted`, called on a method only
+        that one. Raises FusionError for another class or a file that is not such a model.
         """
-        saved = read_model(Path(folder), cls, base=cls is FusionModel)
+        saved = read_model(Path(folder), cls, base=cls is FusionModel, trusted=trusted)
         model: Self = saved.kind(**saved.settings)
-        model.classes_, model.view_shapes_ = saved.classes, saved.shapes
+        model.view_shapes_ = saved.shapes
         model.modalities_ = model._chosen()
-        model.class_prior_ = saved.arrays["class_prior"]
+        model._set_target(restored_target(saved.facts["target"], saved.arrays["prior"]))
         model.curves_ = saved.facts["curves"]
         model.scaler_ = Scaler.restored(model.scaling, saved.arrays, model.modalities_)
+        if model.handles_missing != "native":
+            model.imputer_ = Imputer.restored(model.impute, saved.arrays)
+        if model.columns is not None:
+            model.n_features_in_ = sum(shape[0] for shape in saved.shapes.values())
         model._restore(saved.arrays, saved.facts)
         return model
 
@@ -182,8 +215,8 @@ class FusionModel(ClassifierMixin, BaseEstimator, ABC):  # type: ignore[misc]
         """Learn from rows that each have something present."""
 
     @abstractmethod
-    def _log_proba(self, views: Views) -> Array:
-        """Normalised log probabilities (n, classes) of prepared rows that each have something present."""
+    def _outputs(self, views: Views) -> Array:
+        """Outputs of prepared rows that each have something present, see `Target`: logits, log-odds or values."""
 
     @abstractmethod
     def _state(self) -> tuple[dict[str, Array], dict[str, Json]]:
@@ -194,6 +227,25 @@ class FusionModel(ClassifierMixin, BaseEstimator, ABC):  # type: ignore[misc]
         """The opposite of `_state`."""
 
     # What is the same for all
+
+    def _set_target(self, target: Target) -> None:
+        self.target_, self.classes_, self.prior_ = target, target.classes, target.prior
+
+    def _views(self, X: AnyViews | npt.ArrayLike, *, reset: bool = False) -> Views:
+        """X as views; one array is cut into its columns."""
+        if isinstance(X, Views | Mapping):
+            return Views.of(X)
+        if self.columns is None:
+            raise FusionError(
+                f"views need to be `Views` or a mapping of modality names to arrays, got {type(X).__name__}; "
+                "for one array set columns={name: slice(start, stop)}"
+            )
+        array = validate_data(self, X, reset=reset, dtype="numeric", ensure_all_finite="allow-nan")
+        spans = {name: span if isinstance(span, slice) else slice(*span) for name, span in self.columns.items()}
+        if empty := [name for name, span in spans.items() if not array[:, span].shape[1]]:
+            width = array.shape[1]
+            raise FusionError(f"columns: {empty[0]} has none of the {width} columns (n_features = {width})")
+        return Views({name: array[:, span] for name, span in spans.items()})
 
     def _chosen(self) -> list[str]:
         if self.modalities is None:
@@ -218,28 +270,53 @@ class FusionModel(ClassifierMixin, BaseEstimator, ABC):  # type: ignore[misc]
             if view.shape != self.view_shapes_[name]:
                 needed = (len(view), *self.view_shapes_[name])
                 raise FusionError(f"view {name}: needs the shape {needed}, got {view.values.shape}")
-            _check_finite(name, view)
+            check_finite(name, view)
         return Views(used)
 
-    def _prepared(self, X: AnyViews) -> Views:
-        check_is_fitted(self, "classes_")
-        return self.scaler_.transform(self._checked(Views.of(X)))
+    def _prepared(self, X: AnyViews | npt.ArrayLike) -> Views:
+        check_is_fitted(self, "target_")
+        return self.scaler_.transform(self._checked(self._views(X)))
 
-    def _rows(self, used: Views, codes: Array, weights: Array) -> Rows:
-        known = any_present(used)
-        return Rows(self.scaler_.transform(used), codes, weights)[known]
+    def _filled(self, views: Views) -> Views:
+        """Prepared rows as the method reads them: absent views filled in, where it needs that."""
+        return views if self.handles_missing == "native" else self.imputer_.filled(views)
 
-    def _validation_rows(self, validation: LabelledViews | tuple[AnyViews, npt.ArrayLike] | None) -> Rows | None:
+    def _finished(self, X: AnyViews | npt.ArrayLike) -> Array:
+        """Finished outputs of all rows; those with nothing present get the prior."""
+        views = self._prepared(X)
+        known = any_present(views)
+        outputs = self.target_.constant(len(views))
+        if known.any():
+            outputs[known] = self._outputs(self._filled(views[known]))
+        return self.target_.finished(outputs)
+
+    def _complete(self, train: Rows) -> Rows:
+        """The rows that a method which is not native learns from, with nothing absent."""
+        if self.handles_missing == "complete-only":
+            every = np.all([view.present for _, view in train.views.items()], axis=0)
+            if not (every & train.labelled).any():
+                raise FusionError(
+                    f"{type(self).__name__} learns from rows that have every view, and no labelled row has: "
+                    + ", ".join(f"{name} in {int(view.present.sum())}" for name, view in train.views.items())
+                    + f" of {len(train)} rows"
+                )
+            train = train[every]
+        return replace(train, views=self._filled(train.views))
+
+    def _validation_rows(
+        self, validation: LabelledViews | tuple[AnyViews | npt.ArrayLike, npt.ArrayLike] | None
+    ) -> Rows | None:
         if validation is None:
             return None
         X, y = (validation.views, validation.labels) if isinstance(validation, LabelledViews) else validation
-        views = Views.of(X)
+        views = self._views(X)
         try:
-            codes = self.label_codes(_labels(y, len(views), "validation labels"))
-            rows = self._rows(self._checked(views), codes, np.ones(len(views)))
+            targets, labelled = self.target_.encode(y, len(views), "validation labels")
+            used = self._checked(views)
         except FusionError as error:
             raise FusionError(f"validation: {error}") from None
-        return rows if len(rows) else None
+        rows = Rows(self.scaler_.transform(used), targets, np.ones(len(views)), labelled)[labelled & any_present(used)]
+        return replace(rows, views=self._filled(rows.views)) if len(rows) else None
 
 
 class SharedSpace(FusionModel):
@@ -249,7 +326,7 @@ class SharedSpace(FusionModel):
     that `transform(v)[m] == fuse({m: v[m]})`.
     """
 
-    def transform(self, X: AnyViews) -> dict[str, Array]:
+    def transform(self, X: AnyViews | npt.ArrayLike) -> dict[str, Array]:
         """Each modality in the shared space: (n, k), NaN where a row does not have it."""
         views = self._prepared(X)
         points = {}
@@ -259,10 +336,10 @@ class SharedSpace(FusionModel):
             points[name] = projected
         return points
 
-    def fuse(self, X: AnyViews) -> Array:
+    def fuse(self, X: AnyViews | npt.ArrayLike) -> Array:
         """Each row as one point of the shared space: (n, k), NaN where nothing is present."""
         views = self._prepared(X)
-        fused = self._fused(views)
+        fused = self._fused(self._filled(views))
         fused[~any_present(views)] = np.nan
         return fused
 
@@ -276,40 +353,3 @@ class SharedSpace(FusionModel):
         for name, view in views.items():
             total = total + self._project(name, view.values) * view.present[:, None]
         return np.asarray(total / np.maximum(present_counts(views), 1)[:, None])
-
-
-def present_counts(views: Views) -> Array:
-    """How many modalities each row has: (n,)."""
-    return np.asarray(np.sum([view.present for _, view in views.items()], axis=0))
-
-
-def any_present(views: Views) -> Array:
-    """Which rows have at least one modality: booleans (n,)."""
-    return np.asarray(present_counts(views) > 0)
-
-
-def _check_finite(name: str, view: View) -> None:
-    finite = np.isfinite(view.values[view.present]).all(axis=1)
-    if not finite.all():
-        row = int(np.flatnonzero(view.present)[~finite][0])
-        raise FusionError(f"view {name}: row {row} is marked present but holds NaN or infinity")
-
-
-def _labels(y: npt.ArrayLike, rows: int, what: str) -> Array:
-    labels = np.asarray(y)
-    if labels.shape != (rows,):
-        raise FusionError(f"{what}: needs one label per row, shape ({rows},), got {labels.shape}")
-    if labels.dtype == object:
-        if not all(isinstance(label, str) for label in labels):
-            raise FusionError(f"{what}: labels need to be all strings or all whole numbers")
-        labels = labels.astype(np.str_)
-    if labels.dtype.kind not in "Uiub":
-        raise FusionError(f"{what}: labels need to be strings or whole numbers, got {labels.dtype}")
-    return labels
-
-
-def _weights(sample_weight: npt.ArrayLike | None, rows: int) -> Array:
-    weights = np.ones(rows) if sample_weight is None else np.asarray(sample_weight, dtype=np.float64)
-    if weights.shape != (rows,) or not np.isfinite(weights).all() or (weights < 0).any() or not weights.sum() > 0:
-        raise FusionError(f"sample_weight: needs {rows} numbers, none negative and not all zero")
-    return weights

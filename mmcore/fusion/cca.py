@@ -4,23 +4,24 @@ from __future__ import annotations
 
 from collections.abc import Mapping, Sequence
 from itertools import combinations, pairwise
-from typing import Literal
 
 import numpy as np
 
 from mmcore.errors import FusionError
-from mmcore.fusion.base import FitRun, Rows, SharedSpace
+from mmcore.fusion.base import Columns, FitRun, Rows, SharedSpace
 from mmcore.fusion.data import Array, Views
+from mmcore.fusion.headed import HeadedFusion
+from mmcore.fusion.heads import HeadKind, Strength
 from mmcore.fusion.impute import column_means, pairwise_covariance, side_by_side
-from mmcore.fusion.linear import LinearHead
 from mmcore.fusion.scaling import Scaling
+from mmcore.fusion.targets import Task
 from mmcore.records import Json
 
 RANK_TOLERANCE = 1e-10
 """Directions of a view whose variance is a smaller share of its largest are left out."""
 
 
-class CcaFusion(SharedSpace):
+class CcaFusion(HeadedFusion, SharedSpace):
     """(Multiset) canonical correlation analysis with shrinkage; the classifier reads the mean of the projections.
 
     Let Σ_ab be the covariance of views a and b and B_a = (1 − s) Σ_aa + s I with shrinkage s. The projections
@@ -44,19 +45,25 @@ class CcaFusion(SharedSpace):
         *,
         n_components: int = 32,
         shrinkage: float = 0.1,
-        C: float | Literal["auto"] = "auto",
+        head: HeadKind = "linear",
+        C: Strength = "auto",
         scaling: Scaling = "standard",
         modalities: Sequence[str] | None = None,
         random_state: int | None = 0,
+        task: Task = "classes",
+        columns: Columns | None = None,
     ) -> None:
         self.n_components = n_components
         self.shrinkage = shrinkage
+        self.head = head
         self.C = C
         self.scaling = scaling
         self.modalities = modalities
         self.random_state = random_state
+        self.task = task
+        self.columns = columns
 
-    def _fit(self, train: Rows, validation: Rows | None, run: FitRun) -> None:
+    def _learn(self, train: Rows, validation: Rows | None, run: FitRun) -> None:
         if len(train.views.keys()) < 2:
             raise FusionError(f"cca needs at least two views, got {', '.join(train.views)}")
         X, mask = side_by_side(train.views)
@@ -68,27 +75,23 @@ class CcaFusion(SharedSpace):
         edges = np.cumsum([0, *widths])
         self.weights_ = {name: weights[a:b] for name, (a, b) in zip(train.views, pairwise(edges), strict=True)}
         self.means_ = {name: mean[a:b] for name, (a, b) in zip(train.views, pairwise(edges), strict=True)}
-        held = None if validation is None else (self._fused(validation.views), validation.codes)
-        head = LinearHead(self.C, self.random_state)
-        self.head_ = head.fit(self._fused(train.views), train.codes, len(self.classes_), train.weights, held)
-        self.curves_ = {"head": self.head_.tried, "correlations": self.correlations_.tolist()}
+        self.curves_ = {"correlations": self.correlations_.tolist()}
 
     def _project(self, name: str, values: Array) -> Array:
         return np.asarray((values - self.means_[name]) @ self.weights_[name])
 
-    def _log_proba(self, views: Views) -> Array:
-        return self.head_.log_proba(self._fused(views))
+    def _features(self, views: Views) -> Array:
+        return self._fused(views)
 
-    def _state(self) -> tuple[dict[str, Array], dict[str, Json]]:
+    def _map_state(self) -> tuple[dict[str, Array], dict[str, Json]]:
         arrays = {f"cca.{name}.weights": weights for name, weights in self.weights_.items()}
         arrays |= {f"cca.{name}.mean": mean for name, mean in self.means_.items()}
-        return {**arrays, **self.head_.arrays("head"), "cca.correlations": self.correlations_}, {}
+        return {**arrays, "cca.correlations": self.correlations_}, {}
 
-    def _restore(self, arrays: Mapping[str, Array], facts: Mapping[str, Json]) -> None:
+    def _map_restore(self, arrays: Mapping[str, Array], facts: Mapping[str, Json]) -> None:
         self.weights_ = {name: arrays[f"cca.{name}.weights"] for name in self.modalities_}
         self.means_ = {name: arrays[f"cca.{name}.mean"] for name in self.modalities_}
         self.correlations_ = arrays["cca.correlations"]
-        self.head_ = LinearHead.restored(arrays, "head")
 
 
 def canonical_weights(covariance: Array, widths: Sequence[int], n_components: int, shrinkage: float) -> Array:

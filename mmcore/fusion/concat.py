@@ -5,18 +5,20 @@ from __future__ import annotations
 from collections.abc import Mapping, Sequence
 from typing import Literal
 
-from mmcore.fusion.base import AnyViews, FitRun, FusionModel, Rows
+from mmcore.fusion.base import AnyViews, Columns, FitRun, Rows
 from mmcore.fusion.data import Array, Views
-from mmcore.fusion.impute import Imputer
-from mmcore.fusion.linear import LinearHead
+from mmcore.fusion.headed import HeadedFusion
+from mmcore.fusion.heads import HeadKind, Strength
+from mmcore.fusion.impute import side_by_side
 from mmcore.fusion.scaling import Scaling
+from mmcore.fusion.targets import Task
 from mmcore.records import Json
 
 
-class ConcatFusion(FusionModel):
-    """Concatenation: absent views are imputed, and multinomial logistic regression reads all columns together.
+class ConcatFusion(HeadedFusion):
+    """Concatenation: absent views are imputed, and one head reads all columns together.
 
-    See `Imputer` and `LinearHead` for the formulas. There is no space that modalities share, hence no `transform`;
+    See `Imputer` and `heads` for the formulas. There is no space that modalities share, hence no `transform`;
     `fuse` gives the imputed, scaled columns.
     """
 
@@ -25,36 +27,36 @@ class ConcatFusion(FusionModel):
     def __init__(
         self,
         *,
-        C: float | Literal["auto"] = "auto",
+        head: HeadKind = "linear",
+        C: Strength = "auto",
         impute: Literal["mean", "ridge"] = "ridge",
         scaling: Scaling = "standard",
         modalities: Sequence[str] | None = None,
         random_state: int | None = 0,
+        task: Task = "classes",
+        columns: Columns | None = None,
     ) -> None:
+        self.head = head
         self.C = C
         self.impute = impute
         self.scaling = scaling
         self.modalities = modalities
         self.random_state = random_state
+        self.task = task
+        self.columns = columns
 
     def fuse(self, X: AnyViews) -> Array:
         """Each row's views side by side, scaled and imputed: (n, widths in all)."""
-        return self.imputer_.transform(self._prepared(X))
+        return self._features(self._filled(self._prepared(X)))
 
-    def _fit(self, train: Rows, validation: Rows | None, run: FitRun) -> None:
-        self.imputer_ = Imputer(self.impute).fit(train.views, train.weights)
-        held = None if validation is None else (self.imputer_.transform(validation.views), validation.codes)
-        X = self.imputer_.transform(train.views)
-        head = LinearHead(self.C, self.random_state)
-        self.head_ = head.fit(X, train.codes, len(self.classes_), train.weights, held)
-        self.curves_ = {"head": self.head_.tried}
+    def _learn(self, train: Rows, validation: Rows | None, run: FitRun) -> None:
+        """There is nothing to learn before the head."""
 
-    def _log_proba(self, views: Views) -> Array:
-        return self.head_.log_proba(self.imputer_.transform(views))
+    def _features(self, views: Views) -> Array:
+        return side_by_side(views)[0]
 
-    def _state(self) -> tuple[dict[str, Array], dict[str, Json]]:
-        return {**self.imputer_.arrays(), **self.head_.arrays("head")}, {}
+    def _map_state(self) -> tuple[dict[str, Array], dict[str, Json]]:
+        return {}, {}
 
-    def _restore(self, arrays: Mapping[str, Array], facts: Mapping[str, Json]) -> None:
-        self.imputer_ = Imputer.restored(self.impute, arrays)
-        self.head_ = LinearHead.restored(arrays, "head")
+    def _map_restore(self, arrays: Mapping[str, Array], facts: Mapping[str, Json]) -> None:
+        pass

@@ -60,12 +60,16 @@ class View:
         return tuple(self.values.shape[1:])
 
     @classmethod
-    def of(cls, values: View | npt.ArrayLike) -> View:
-        """`values` as a view in which every row is present; a view stays as it is."""
+    def of(cls, values: Any) -> View:
+        """A view as it is; an array, in which rows that are NaN throughout are absent; or `Features`, read whole."""
         if isinstance(values, View):
             return values
+        if hasattr(values, "present") and hasattr(values, "modality"):
+            return _vectors(values)
         array = np.asarray(values)
-        return cls(array, np.ones(array.shape[:1], bool))
+        if array.dtype.kind != "f" or array.ndim not in (2, 3):
+            return cls(array, np.ones(array.shape[:1], bool))
+        return cls(array, ~np.isnan(array).all(axis=tuple(range(1, array.ndim))))
 
     @classmethod
     def absent(cls, rows: int, shape: tuple[int, ...]) -> View:
@@ -81,7 +85,7 @@ class Views:
     Raises FusionError for no views at all or views of different lengths.
     """
 
-    def __init__(self, views: Mapping[str, View | npt.ArrayLike]) -> None:
+    def __init__(self, views: Mapping[str, Any]) -> None:
         self._views = {str(name): View.of(view) for name, view in views.items()}
         if not self._views:
             raise FusionError("no views: give at least one modality, as {'image': array}")
@@ -92,7 +96,7 @@ class Views:
             )
 
     @classmethod
-    def of(cls, views: Views | Mapping[str, View | npt.ArrayLike]) -> Views:
+    def of(cls, views: Views | Mapping[str, Any]) -> Views:
         """`views` as they are, or made from a mapping. Raises FusionError for anything else."""
         if isinstance(views, Views):
             return views

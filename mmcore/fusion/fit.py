@@ -171,7 +171,7 @@ def fit_model(job: FitJob) -> Json:
     with threadpool_limits(recipe["threads"]):
         train, held = (load_views(store, job.dataset, job.encoders, split) for split in LEARNED_FROM)
         settings = job.settings.model_dump(exclude={"method"})
-        model = job.settings.load()(**settings, random_state=recipe["seed"])
+        model = job.settings.load()(**settings, random_state=recipe["seed"], task=recipe["task"])
         run = FitRun(checkpoints, on_epoch, recipe["threads"], recipe["device"])
         model.fit(train.views, train.labels, validation=held, run=run)
         scores = validation_scores(model, held)

@@ -3,11 +3,12 @@
 from __future__ import annotations
 
 from collections.abc import Mapping
+from itertools import pairwise
 from typing import Literal
 
 import numpy as np
 
-from mmcore.fusion.data import Array, Views
+from mmcore.fusion.data import Array, View, Views
 
 RIDGE = 0.1
 """Added to the covariance's diagonal, as a share of its mean."""
@@ -45,6 +46,12 @@ class Imputer:
                     there = mask[np.flatnonzero(rows)[0]]
                     filled[np.ix_(rows, ~there)] += (X[np.ix_(rows, there)] - self.mean[there]) @ self._slopes(there)
         return filled
+
+    def filled(self, views: Views) -> Views:
+        """The same as views, every row present."""
+        edges = np.cumsum([0, *(view.shape[0] for _, view in views.items())])
+        X, every = self.transform(views), np.ones(len(views), bool)
+        return Views({name: View(X[:, a:b], every) for name, (a, b) in zip(views, pairwise(edges), strict=True)})
 
     def _slopes(self, there: Array) -> Array:
         known = self.covariance[np.ix_(there, there)]

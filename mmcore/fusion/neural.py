@@ -9,13 +9,12 @@ from typing import Any
 
 import numpy as np
 import torch
-from scipy.special import log_softmax
 from torch import Tensor, nn
 from torch.nn import functional
 
 from mmcore.fusion.base import FitRun, Rows, SharedSpace
 from mmcore.fusion.data import Array, Views
-from mmcore.fusion.linear import calibrate
+from mmcore.fusion.targets import Target, calibrate
 from mmcore.records import Json
 from mmcore.training.loop import LoopSettings, train
 
@@ -48,9 +47,10 @@ class FusionNetwork(nn.Module):
 class NeuralFusionModel(SharedSpace):
     """Base of the neural methods: one loop, modality dropout, early stopping and calibration on validation rows.
 
-    The loss is the mean over rows of −log softmax(head(z))[y] plus `FusionNetwork.extra_loss`. In training each present
-    modality is hidden with probability `modality_dropout`, one always staying (Neverova et al. 2016, ModDrop), so
-    that every subset is met. Without validation rows a part of each class is held out to stop by, and the
+    The loss is the mean over rows of −log softmax(head(z))[y] (of labels: the mean of their binary log losses; of
+    numbers: half the squared error in units of their deviation) plus `FusionNetwork.extra_loss`. In training each
+    present modality is hidden with probability `modality_dropout`, one always staying (Neverova et al. 2016,
+    ModDrop), so that every subset is met. Without validation rows a part of each class is held out to stop by, and the
     probabilities stay uncalibrated.
     """
 
@@ -81,22 +81,22 @@ class NeuralFusionModel(SharedSpace):
     def _fit(self, train_rows: Rows, validation: Rows | None, run: FitRun) -> None:
         learned, stopping = (train_rows, validation) if validation is not None else self._held_out(train_rows)
         inputs, present = _tensors(learned.views, run.device)
-        codes = torch.as_tensor(learned.codes, device=run.device)
+        targets = _targets(self.target_, learned.targets, run.device)
         weights = torch.as_tensor(learned.weights / learned.weights.mean(), dtype=torch.float32, device=run.device)
         held = _tensors(stopping.views, run.device)
-        held_codes = torch.as_tensor(stopping.codes, device=run.device)
+        held_targets = _targets(self.target_, stopping.targets, run.device)
 
         def loss(network: FusionNetwork, rows: np.ndarray, random: np.random.Generator) -> Tensor:
             at = torch.as_tensor(rows, device=run.device)
             kept = torch.as_tensor(hidden(learned_present[rows], self.modality_dropout, random), device=run.device)
             batch = [values[at] for values in inputs]
             fused = _fuse(network, batch, kept)
-            each = functional.cross_entropy(network.head(fused), codes[at], reduction="none")
+            each = losses(self.target_.task, network.head(fused), targets[at])
             return (each * weights[at]).mean() + network.extra_loss(batch, present[at], fused, weights[at])
 
         def validate(network: FusionNetwork) -> float:
-            logits = network.head(_fuse(network, *held))
-            return float(functional.cross_entropy(logits.double(), held_codes))
+            outputs = network.head(_fuse(network, *held))
+            return float(losses(self.target_.task, outputs.double(), held_targets).mean())
 
         learned_present = present.cpu().numpy()
         network = self._built()
@@ -117,14 +117,15 @@ class NeuralFusionModel(SharedSpace):
         self.curves_ = curves.as_json()
         self.sharpness_ = 1.0
         if validation is not None:
-            self.sharpness_ = calibrate(self._logits(validation.views), validation.codes)
+            self.sharpness_ = calibrate(self.target_, self._network_outputs(validation.views), validation.targets)
 
     def _held_out(self, rows: Rows) -> tuple[Rows, Rows]:
         """Most of the rows to learn from and some of each class to stop by; all for both where classes are tiny."""
         random = np.random.default_rng(self._seed())
         held = np.zeros(len(rows), bool)
-        for code in np.unique(rows.codes):
-            members = random.permutation(np.flatnonzero(rows.codes == code))
+        kinds = rows.targets if self.task == "classes" else np.zeros(len(rows), int)
+        for kind in np.unique(kinds):
+            members = random.permutation(np.flatnonzero(kinds == kind))
             held[members[: int(len(members) * HELD_OUT)]] = True
         return (rows[~held], rows[held]) if held.any() else (rows, rows)
 
@@ -142,12 +143,13 @@ class NeuralFusionModel(SharedSpace):
         with predicting():
             return np.asarray(self.network_.fused(points, present).numpy())
 
-    def _logits(self, views: Views) -> Array:
+    def _network_outputs(self, views: Views) -> Array:
         with predicting():
-            return np.asarray(self.network_.head(torch.as_tensor(self._fused(views))).double().numpy())
+            outputs = np.asarray(self.network_.head(torch.as_tensor(self._fused(views))).double().numpy())
+        return outputs[:, 0] * self.target_.spread + self.prior_[0] if self.task == "regression" else outputs
 
-    def _log_proba(self, views: Views) -> Array:
-        return np.asarray(log_softmax(self.sharpness_ * self._logits(views), axis=1))
+    def _outputs(self, views: Views) -> Array:
+        return self.sharpness_ * self._network_outputs(views)
 
     def _state(self) -> tuple[dict[str, Array], dict[str, Json]]:
         arrays = {f"network.{name}": value.numpy() for name, value in self.network_.state_dict().items()}
@@ -186,6 +188,22 @@ def predicting() -> Iterator[None]:
             yield
     finally:
         torch.set_num_threads(threads)
+
+
+def losses(task: str, outputs: Tensor, targets: Tensor) -> Tensor:
+    """Each row's loss (b,): outputs as `Target` has them, numbers and their targets in units of the deviation."""
+    if task == "classes":
+        return functional.cross_entropy(outputs, targets, reduction="none")
+    targets = targets.to(outputs.dtype)
+    if task == "multilabel":
+        return functional.binary_cross_entropy_with_logits(outputs, targets, reduction="none").mean(dim=1)
+    return (outputs[:, 0] - targets).square() / 2
+
+
+def _targets(target: Target, targets: Array, device: str) -> Tensor:
+    if target.task == "regression":
+        targets = (targets - target.prior[0]) / target.spread
+    return torch.as_tensor(targets, device=device)
 
 
 def _fuse(network: FusionNetwork, inputs: Sequence[Tensor], present: Tensor) -> Tensor:

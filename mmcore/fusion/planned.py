@@ -100,6 +100,7 @@ def model_recipe(
     recipe: dict[str, Json] = {
         "kind": "model",
         "settings": settings.recipe(),
+        "task": config.data.task,
         "seed": config.fusion.seed,
         "threads": config.compute.threads,
         "device": device_of(config.compute) if isinstance(settings, NeuralFusion) else "cpu",

@@ -4,7 +4,7 @@ from __future__ import annotations
 
 import importlib
 import json
-from collections.abc import Mapping
+from collections.abc import Mapping, Sequence
 from dataclasses import dataclass
 from pathlib import Path
 from typing import Any
@@ -29,7 +29,6 @@ class SavedModel:
 
     kind: type[Any]
     settings: dict[str, Any]
-    classes: Array
     shapes: dict[str, tuple[int, ...]]
     arrays: dict[str, Array]
     facts: dict[str, Json]
@@ -40,7 +39,6 @@ def write_model(
     kind: type[Any],
     *,
     settings: Mapping[str, Any],
-    classes: Array,
     shapes: Mapping[str, tuple[int, ...]],
     arrays: Mapping[str, Array],
     facts: Mapping[str, Json],
@@ -51,8 +49,7 @@ def write_model(
     described = {
         "format": FORMAT,
         "class": _name_of(kind),
-        "settings": {name: list(value) if isinstance(value, tuple) else value for name, value in settings.items()},
-        "classes": classes.tolist(),
+        "settings": {name: _plain(value) for name, value in settings.items()},
         # A list: the order of the views is part of the model.
         "views": [{"name": name, "shape": list(shape)} for name, shape in shapes.items()],
         "facts": facts,
@@ -61,8 +58,8 @@ def write_model(
     (folder / FACTS).write_text(text + "\n", encoding="utf-8")
 
 
-def read_model(folder: Path, expected: type[Any], *, base: bool) -> SavedModel:
-    """Read both files. With `base` any method of this library is taken, else only `expected` itself.
+def read_model(folder: Path, expected: type[Any], *, base: bool, trusted: Sequence[type[Any]] = ()) -> SavedModel:
+    """Read both files. With `base` any method of this library and any class `trusted` is taken, else `expected` alone.
 
     Raises FusionError for another class, a newer format, or files that are no such model.
     """
@@ -71,14 +68,16 @@ def read_model(folder: Path, expected: type[Any], *, base: bool) -> SavedModel:
         name, version = described["class"], described["format"]
         if version != FORMAT:
             raise FusionError(f"{folder}: the model has format {version}, and this mmcore reads {FORMAT}")
-        kind = _known(name) if base else expected
+        kind = _known(name, trusted) if base else expected
         if kind is None or name != _name_of(kind):
             wanted = "a fusion method of this library" if base else _name_of(expected)
-            raise FusionError(f"{folder}: holds a {name}, not {wanted}; load it with its own class: Class.load(folder)")
+            raise FusionError(
+                f"{folder}: holds a {name}, not {wanted}; load it with its own class, Class.load(folder), or say that "
+                "you trust it: FusionModel.load(folder, trusted=[Class])"
+            )
         return SavedModel(
             kind=kind,
             settings=described["settings"],
-            classes=np.array(described["classes"]),
             shapes={view["name"]: tuple(view["shape"]) for view in described["views"]},
             arrays=safetensors.numpy.load((folder / ARRAYS).read_bytes()),
             facts=described["facts"],
@@ -91,12 +90,28 @@ def read_model(folder: Path, expected: type[Any], *, base: bool) -> SavedModel:
         raise FusionError(f"{folder}: not a saved model ({error})") from error
 
 
+def _plain(value: Any) -> Any:
+    """A setting as JSON has it; slices as `[start, stop]`."""
+    if isinstance(value, slice):
+        if value.step not in (None, 1):
+            raise FusionError(f"columns: a slice with a step cannot be saved: {value}")
+        return [value.start, value.stop]
+    if isinstance(value, Mapping):
+        return {str(name): _plain(one) for name, one in value.items()}
+    if isinstance(value, list | tuple):
+        return [_plain(one) for one in value]
+    return value.item() if isinstance(value, np.generic) else value
+
+
 def _name_of(kind: type[Any]) -> str:
     return f"{kind.__module__}:{kind.__qualname__}"
 
 
-def _known(name: str) -> type[Any] | None:
-    """The class of this name, where it is one of the methods that a YAML can name."""
+def _known(name: str, trusted: Sequence[type[Any]]) -> type[Any] | None:
+    """The class of this name, where it is one of the methods that a YAML can name, or one of those."""
+    for kind in trusted:
+        if name == _name_of(kind):
+            return kind
     if name not in IMPLEMENTATIONS:
         return None
     module, _, attribute = name.partition(":")

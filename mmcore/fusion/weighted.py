@@ -8,8 +8,10 @@ from typing import Literal
 import torch
 from torch import Tensor, nn
 
+from mmcore.fusion.base import Columns
 from mmcore.fusion.neural import FusionNetwork, NeuralFusionModel
 from mmcore.fusion.scaling import Scaling
+from mmcore.fusion.targets import Task
 
 DROPOUT = 0.3
 
@@ -36,6 +38,8 @@ class WeightedFusion(NeuralFusionModel):
         scaling: Scaling = "standard",
         modalities: Sequence[str] | None = None,
         random_state: int | None = 0,
+        task: Task = "classes",
+        columns: Columns | None = None,
     ) -> None:
         self.weights = weights
         self.dim = dim
@@ -48,9 +52,11 @@ class WeightedFusion(NeuralFusionModel):
         self.scaling = scaling
         self.modalities = modalities
         self.random_state = random_state
+        self.task = task
+        self.columns = columns
 
     def _network(self) -> FusionNetwork:
-        return _WeightedNetwork(self._widths(), len(self.classes_), self.dim, gated=self.weights == "gated")
+        return _WeightedNetwork(self._widths(), self.target_.n_outputs, self.dim, gated=self.weights == "gated")
 
 
 class _WeightedNetwork(FusionNetwork):

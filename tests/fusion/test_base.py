@@ -212,13 +212,14 @@ def test_views_that_do_not_fit_are_refused_in_words(method) -> None:
     [
         (["a"] * 3, "shape"),
         (["a"] * len(TRAIN), "at least two classes"),
-        ([None, *TRAIN.labels[1:]], "all strings or all whole numbers"),
+        ([3, *TRAIN.labels[1:]], "all strings or all whole numbers"),
+        ([None] * len(TRAIN), "no row has a label"),
         (np.linspace(0, 1, len(TRAIN)), "float64"),
     ],
 )
 def test_labels_that_do_not_fit_are_refused(labels, said) -> None:
     with pytest.raises(FusionError, match=said):
-        ConcatFusion().fit(TRAIN.views, labels)
+        ConcatFusion().fit(TRAIN.views, np.array(labels, dtype=object) if isinstance(labels, list) else labels)
 
 
 def test_an_unseen_label_is_an_error() -> None:

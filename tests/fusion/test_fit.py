@@ -373,12 +373,13 @@ def test_the_best_is_chosen_among_configured_methods_only() -> None:
 
 def test_settings_name_a_constructor_that_takes_them(bench: Bench) -> None:
     config = bench.config(["concat", "late", "weighted", "cca", "autoencoder"])
+    by_caller = {"random_state": 3, "task": "multilabel"}
     for settings in config.fusion.methods:
-        model = settings.load()(**settings.model_dump(exclude={"method"}), random_state=3)
+        model = settings.load()(**settings.model_dump(exclude={"method"}), **by_caller)
         given = settings.model_dump(exclude={"method"})
-        assert model.get_params() == {**given, "random_state": 3}
+        assert model.get_params() == {**given, **by_caller, "columns": None}
         # The constructor's own defaults are those of the YAML.
-        assert type(model)().get_params() == {**given, "random_state": 0}
+        assert type(model)().get_params() == {**given, "random_state": 0, "task": "classes", "columns": None}
     assert len(config.fusion.methods) == 5
     assert ConcatSettings(C="auto") == ConcatSettings()
 

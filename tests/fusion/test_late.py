@@ -36,7 +36,7 @@ def test_one_modality_is_its_own_classifier_and_the_prior_where_absent() -> None
     proba = model.predict_proba(VAL.views)
     absent = ~VAL.views["audio"].present
     assert absent.any()
-    np.testing.assert_allclose(proba[absent], np.tile(model.class_prior_, (absent.sum(), 1)))
+    np.testing.assert_allclose(proba[absent], np.tile(model.prior_, (absent.sum(), 1)))
     np.testing.assert_array_equal(model.unknown(VAL.views), absent)
     points = model.transform(VAL.views)["audio"]
     np.testing.assert_allclose(proba[~absent], np.exp(points[~absent]))

@@ -4,9 +4,11 @@ import numpy as np
 import pytest
 from hypothesis import given, settings
 from hypothesis import strategies as st
-from sklearn.linear_model import LogisticRegression
+from scipy.special import softmax
+from sklearn.linear_model import LogisticRegression, Ridge
 
-from mmcore.fusion.linear import C_GRID, LinearHead, calibrate, log_loss, minimise
+from mmcore.fusion.heads.linear import C_GRID, LinearHead, minimise
+from mmcore.fusion.targets import calibrate, learn_target
 
 
 def _rows(seed: int = 0, classes: int = 4):
@@ -19,7 +21,7 @@ def _rows(seed: int = 0, classes: int = 4):
 @pytest.mark.parametrize("C", [0.01, 1.0])
 def test_it_is_the_minimum_that_scikit_learn_finds(C: float) -> None:
     X, codes, weights = _rows()
-    found = minimise(X, codes, 4, weights, C)
+    found = minimise(learn_target("classes", codes, weights), X, codes, weights, C)
     peer = LogisticRegression(C=C, tol=1e-8, max_iter=5000).fit(X, codes, sample_weight=weights)
     np.testing.assert_allclose(found[:, :-1], peer.coef_, atol=2e-4)
     # Intercepts are free up to a shared number.
@@ -28,28 +30,51 @@ def test_it_is_the_minimum_that_scikit_learn_finds(C: float) -> None:
 
 def test_a_class_that_has_no_rows_is_improbable_and_finite() -> None:
     X, codes, weights = _rows()
-    head = LinearHead(1.0).fit(X, codes, 5, weights)
-    proba = np.exp(head.log_proba(X))
-    assert np.isfinite(head.log_proba(X)).all()
-    assert proba[:, 4].max() < 0.02
+    target = learn_target("classes", np.arange(5), np.ones(5))
+    outputs = LinearHead(target, C=1.0).fit(X, codes, weights).outputs(X)
+    assert np.isfinite(outputs).all()
+    assert softmax(outputs, axis=1)[:, 4].max() < 0.02
 
 
 def test_auto_takes_the_strength_that_validation_likes_best() -> None:
     X, codes, weights = _rows()
     held = _rows(1)[:2]
-    head = LinearHead("auto").fit(X, codes, 4, weights, held)
-    losses = {C: LinearHead(C).fit(X, codes, 4, weights, held) for C in C_GRID}
-    best = min(losses, key=lambda C: log_loss(losses[C].log_proba(held[0]), held[1]))
+    target = learn_target("classes", codes, weights)
+    head = LinearHead(target).fit(X, codes, weights, held)
+    heads = {C: LinearHead(target, C=C).fit(X, codes, weights, held) for C in C_GRID}
+    best = min(heads, key=lambda C: target.loss(heads[C].outputs(held[0]), held[1]))
     assert head.tried["C"] == best
-    np.testing.assert_allclose(head.log_proba(X), losses[best].log_proba(X), atol=1e-3)
+    np.testing.assert_allclose(target.finished(head.outputs(X)), target.finished(heads[best].outputs(X)), atol=1e-3)
 
 
 def test_auto_without_validation_cross_validates() -> None:
     X, codes, weights = _rows()
-    head = LinearHead("auto", 0).fit(X, codes, 4, weights)
+    target = learn_target("classes", codes, weights)
+    head = LinearHead(target, random_state=0).fit(X, codes, weights)
     assert head.tried["C"] in C_GRID
     assert set(head.tried["log_loss"]) == {f"{C:g}" for C in C_GRID}
-    np.testing.assert_allclose(head.log_proba(X), LinearHead(head.tried["C"]).fit(X, codes, 4, weights).log_proba(X))
+    same = LinearHead(target, C=head.tried["C"]).fit(X, codes, weights)
+    np.testing.assert_allclose(head.outputs(X), same.outputs(X))
+
+
+def test_labels_are_independent_logistic_regressions() -> None:
+    X, codes, weights = _rows()
+    labels = np.stack([codes > 1, codes % 2 == 0], axis=1).astype(float)
+    found = minimise(learn_target("multilabel", labels, weights), X, labels, weights, 0.5)
+    for number in range(2):
+        peer = LogisticRegression(C=0.5, tol=1e-8, max_iter=5000).fit(X, labels[:, number], sample_weight=weights)
+        np.testing.assert_allclose(found[number, :-1], peer.coef_[0], atol=2e-4)
+        np.testing.assert_allclose(found[number, -1], peer.intercept_[0], atol=2e-4)
+
+
+@pytest.mark.parametrize("rows", [200, 4])
+def test_numbers_are_ridge_regression(rows: int) -> None:
+    X, codes, weights = (part[:rows] for part in _rows())
+    y = codes * 3.0 + X[:, 0]
+    target = learn_target("regression", y, weights)
+    head = LinearHead(target, C=0.5).fit(X, y, weights)
+    peer = Ridge(alpha=target.spread**2 / 0.5, solver="svd").fit(X, y, sample_weight=weights)
+    np.testing.assert_allclose(head.outputs(X), peer.predict(X), atol=1e-8)
 
 
 def test_calibration_undoes_overconfidence() -> None:
@@ -57,7 +82,8 @@ def test_calibration_undoes_overconfidence() -> None:
     logits = random.normal(size=(20_000, 3)) * 2
     proba = np.exp(logits) / np.exp(logits).sum(axis=1, keepdims=True)
     codes = (proba.cumsum(axis=1) < random.random((len(logits), 1))).sum(axis=1)
-    assert calibrate(logits * 5, codes) == pytest.approx(1 / 5, rel=0.05)
+    target = learn_target("classes", codes, np.ones(len(codes)))
+    assert calibrate(target, logits * 5, codes) == pytest.approx(1 / 5, rel=0.05)
 
 
 @settings(max_examples=25, deadline=None)
@@ -65,11 +91,12 @@ def test_calibration_undoes_overconfidence() -> None:
 def test_calibration_never_raises_the_loss_much_and_keeps_the_order(seed: int) -> None:
     random = np.random.default_rng(seed)
     logits, codes = random.normal(size=(50, 3)) * random.uniform(0.1, 10), random.integers(0, 3, 50)
-    factor = calibrate(logits, codes)
+    target = learn_target("classes", np.arange(3), np.ones(3))
+    factor = calibrate(target, logits, codes)
     assert factor > 0
-    assert log_loss(factor * logits, codes) <= log_loss(logits, codes) + 1e-5
+    assert target.loss(factor * logits, codes) <= target.loss(logits, codes) + 1e-5
 
 
 def test_all_right_stays_finite() -> None:
     logits = np.eye(3) * 50
-    assert calibrate(logits, np.arange(3)) < 60
+    assert calibrate(learn_target("classes", np.arange(3), np.ones(3)), logits, np.arange(3)) < 60
