@@ -10,8 +10,9 @@ from typing import Any, ClassVar, Literal, Self
 
 import numpy as np
 import numpy.typing as npt
+from scipy.sparse import issparse
 from scipy.special import log_expit
-from sklearn.base import BaseEstimator
+from sklearn.base import BaseEstimator, TransformerMixin
 from sklearn.utils import ClassifierTags, RegressorTags
 from sklearn.utils.metaestimators import available_if
 from sklearn.utils.validation import check_is_fitted, validate_data
@@ -30,7 +31,7 @@ __all__ = ["AnyViews", "Columns", "FitRun", "FusionModel", "Rows", "SharedSpace"
 AnyViews = Views | Mapping[str, Any]
 """Views, or names with `View`s, arrays or `Features`."""
 Columns = Mapping[str, slice | Sequence[int]]
-"""Which columns of one plain array are which view: slices, or `[start, stop]`."""
+"""Which columns of one plain array are which view: slices, or `[start, stop]` or `[start, stop, step]`."""
 
 
 def _predicts_probabilities(model: FusionModel) -> bool:
@@ -94,6 +95,8 @@ class FusionModel(BaseEstimator, ABC):  # type: ignore[misc]
         """
         if self.task not in self.tasks:
             raise FusionError(f"{type(self).__name__} learns {', '.join(sorted(self.tasks))}, not {self.task}")
+        if y is None:
+            raise FusionError(f"{type(self).__name__} requires y to be passed, but the target y is None")
         views = self._views(X, reset=True)
         self.view_shapes_ = {name: view.shape for name, view in views.items()}
         self.modalities_ = self._chosen()
@@ -233,7 +236,7 @@ class FusionModel(BaseEstimator, ABC):  # type: ignore[misc]
 
     def _views(self, X: AnyViews | npt.ArrayLike, *, reset: bool = False) -> Views:
         """X as views; one array is cut into its columns."""
-        if isinstance(X, Views | Mapping):
+        if isinstance(X, Views | Mapping) and not self._is_plain(X):
             return Views.of(X)
         if self.columns is None:
             raise FusionError(
@@ -246,6 +249,11 @@ class FusionModel(BaseEstimator, ABC):  # type: ignore[misc]
             width = array.shape[1]
             raise FusionError(f"columns: {empty[0]} has none of the {width} columns (n_features = {width})")
         return Views({name: array[:, span] for name, span in spans.items()})
+
+    @staticmethod
+    def _is_plain(X: Any) -> bool:
+        """Whether X is one array; some sparse arrays are mappings too."""
+        return issparse(X) or not isinstance(X, Views | Mapping)
 
     def _chosen(self) -> list[str]:
         if self.modalities is None:
@@ -319,15 +327,21 @@ class FusionModel(BaseEstimator, ABC):  # type: ignore[misc]
         return replace(rows, views=self._filled(rows.views)) if len(rows) else None
 
 
-class SharedSpace(FusionModel):
+class SharedSpace(TransformerMixin, FusionModel):  # type: ignore[misc]
     """A fusion method that maps every modality into one space, and a row to one point of it.
 
     A method writes `_project`; `fuse` is the mean of the present modalities' points unless it says otherwise, so
     that `transform(v)[m] == fuse({m: v[m]})`.
     """
 
-    def transform(self, X: AnyViews | npt.ArrayLike) -> dict[str, Array]:
-        """Each modality in the shared space: (n, k), NaN where a row does not have it."""
+    def transform(self, X: AnyViews | npt.ArrayLike) -> dict[str, Array] | Array:
+        """Each modality in the shared space: (n, k), NaN where a row does not have it.
+
+        Of one array (see `columns`) it is what `fuse` gives, so that the model can stand before any other in a
+        scikit-learn pipeline.
+        """
+        if self._is_plain(X):
+            return self.fuse(X)
         views = self._prepared(X)
         points = {}
         for name, view in views.items():

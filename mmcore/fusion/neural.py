@@ -63,6 +63,12 @@ class NeuralFusionModel(SharedSpace):
     weight_decay: float
     modality_dropout: float
 
+    def __sklearn_tags__(self) -> Any:
+        tags = super().__sklearn_tags__()
+        # Networks compute in float32, whatever they are given.
+        tags.transformer_tags.preserves_dtype = ["float32"]
+        return tags
+
     @abstractmethod
     def _network(self) -> FusionNetwork:
         """The network with fresh weights."""

@@ -91,11 +91,9 @@ def read_model(folder: Path, expected: type[Any], *, base: bool, trusted: Sequen
 
 
 def _plain(value: Any) -> Any:
-    """A setting as JSON has it; slices as `[start, stop]`."""
+    """A setting as JSON has it; slices as `[start, stop, step]`."""
     if isinstance(value, slice):
-        if value.step not in (None, 1):
-            raise FusionError(f"columns: a slice with a step cannot be saved: {value}")
-        return [value.start, value.stop]
+        return [value.start, value.stop, value.step]
     if isinstance(value, Mapping):
         return {str(name): _plain(one) for name, one in value.items()}
     if isinstance(value, list | tuple):

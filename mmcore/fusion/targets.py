@@ -174,6 +174,8 @@ def learn_target(task: Task, y: npt.ArrayLike, weights: Array) -> Target:
         return LabelTarget(names, np.average(matrix[labelled], axis=0, weights=_counted(weights, labelled)))
     if task == "regression":
         numbers, labelled = _numbers(y, rows, "y")
+        if labelled.sum() == 1:
+            raise FusionError("y: needs numbers in at least 2 rows, got n_samples = 1")
         weights = _counted(weights, labelled)
         mean = np.average(numbers[labelled], weights=weights)
         spread = float(np.sqrt(np.average((numbers[labelled] - mean) ** 2, weights=weights)))

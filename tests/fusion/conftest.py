@@ -31,6 +31,12 @@ METHODS = {
 }
 """One of each kind, quick to fit."""
 
+SUBSPACES = ("cca",)
+"""Those that learn what the views share, whatever the labels are."""
+NEURAL = ("weighted", "gated", "autoencoder")
+UNINFORMED: tuple[str, ...] = ()
+"""Those that do not look at the values of the views."""
+
 SHARED = ("late", "cca", "weighted", "gated", "autoencoder")
 
 

@@ -25,7 +25,7 @@ class LinearHead:
 
     Minimises Σᵢ wᵢ · ℓ(W xᵢ + b, yᵢ) + ‖W‖² / (2C) over W (outputs, d) and b (not penalised), float64. For classes
     ℓ is −log softmax[y] (multinomial logistic regression), for labels the sum of their binary log losses, both by
-    L-BFGS; for numbers half the squared error of y in units of its deviation, in closed form. C = auto takes the value
+    L-BFGS; for numbers half the squared error (ridge regression with α = 1 / C), in closed form. C = auto takes the value
     of `C_GRID` with the lowest calibrated validation loss, or, without validation rows, the lowest loss in
     cross-validation. Calibration divides W and b by one temperature, see `targets.calibrate`.
     """
@@ -118,7 +118,7 @@ def minimise(
 ) -> Array:
     """The minimiser (outputs, d + 1), intercepts last, of the penalised loss in `LinearHead`."""
     if target.task == "regression":
-        return _ridge(target, X, targets, weights, C)
+        return _ridge(X, targets, weights, C)
     total, width, outputs = weights.sum(), X.shape[1], target.n_outputs
     penalty = 1.0 / (C * total)
     truth = targets
@@ -148,14 +148,12 @@ def minimise(
     return np.asarray(found.x).reshape(outputs, width + 1)
 
 
-def _ridge(target: Target, X: Array, targets: Array, weights: Array, C: float) -> Array:
+def _ridge(X: Array, targets: Array, weights: Array, C: float) -> Array:
     mean, centre = np.average(X, axis=0, weights=weights), np.average(targets, weights=weights)
     root = np.sqrt(weights)[:, None]
     A, b = (X - mean) * root, (targets - centre) * root[:, 0]
-    # The penalty weighs against errors in units of the deviation.
-    penalty = target.spread**2 / C
     if A.shape[0] >= A.shape[1]:
-        slopes = np.linalg.solve(A.T @ A + penalty * np.eye(A.shape[1]), A.T @ b)
+        slopes = np.linalg.solve(A.T @ A + np.eye(A.shape[1]) / C, A.T @ b)
     else:
-        slopes = A.T @ np.linalg.solve(A @ A.T + penalty * np.eye(A.shape[0]), b)
+        slopes = A.T @ np.linalg.solve(A @ A.T + np.eye(A.shape[0]) / C, b)
     return np.append(slopes, centre - mean @ slopes)[None, :]
