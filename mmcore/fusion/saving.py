@@ -21,6 +21,7 @@ from mmcore.records import Json
 FORMAT = 1
 ARRAYS = "model.safetensors"
 FACTS = "model.json"
+CARD = "card.md"
 
 
 @dataclass(frozen=True)
@@ -43,7 +44,7 @@ def write_model(
     arrays: Mapping[str, Array],
     facts: Mapping[str, Json],
 ) -> None:
-    """Write both files into an existing folder."""
+    """Write the two files that are read back, and a card for people, into an existing folder."""
     plain = {name: np.ascontiguousarray(array) for name, array in arrays.items()}
     (folder / ARRAYS).write_bytes(safetensors.numpy.save(plain))
     described = {
@@ -56,6 +57,7 @@ def write_model(
     }
     text = json.dumps(described, sort_keys=True, indent=1, ensure_ascii=False, allow_nan=False)
     (folder / FACTS).write_text(text + "\n", encoding="utf-8")
+    (folder / CARD).write_text(_card(kind, described), encoding="utf-8")
 
 
 def read_model(folder: Path, expected: type[Any], *, base: bool, trusted: Sequence[type[Any]] = ()) -> SavedModel:
@@ -88,6 +90,32 @@ def read_model(folder: Path, expected: type[Any], *, base: bool, trusted: Sequen
         if isinstance(error, FusionError):
             raise
         raise FusionError(f"{folder}: not a saved model ({error})") from error
+
+
+def _card(kind: type[Any], described: Mapping[str, Any]) -> str:
+    """What a person should know of a model who was handed it."""
+    facts, target = described["facts"], described["facts"]["target"]
+    what = {"classes": "one of {} classes", "multilabel": "any of {} labels", "regression": "a number"}[target["task"]]
+    views = [f"{one['name']} ({' x '.join(map(str, one['shape']))})" for one in described["views"]]
+    rows = (
+        "**This file contains rows of the training data** (its kernel needs them): hand it on as you would those."
+        if facts["contains_training_rows"]
+        else "It holds no rows of the training data, only what was computed from them."
+    )
+    missing = {
+        "native": "It learned from whatever views its rows had, and predicts from whatever is present.",
+        "imputed": "Absent views are filled in before it reads them, in learning and in predicting.",
+        "complete-only": "It learned from rows that have every view; absent views are filled in when it predicts.",
+    }[kind.handles_missing]
+    lines = [
+        f"# {kind.__name__}",
+        (kind.__doc__ or "").strip().partition("\n")[0],
+        f"It predicts {what.format(len(target['classes']))} from {', '.join(views)}.",
+        missing,
+        rows,
+        "Settings: " + json.dumps(described["settings"], sort_keys=True, ensure_ascii=False),
+    ]
+    return "\n\n".join(line for line in lines if line) + "\n"
 
 
 def _plain(value: Any) -> Any:

@@ -274,6 +274,14 @@ def test_what_is_no_model_is_refused(tmp_path) -> None:
         FusionModel.load(tmp_path)
 
 
+def test_a_card_for_people_lies_beside_the_model(method, tmp_path) -> None:
+    fitted(method).save(tmp_path)
+    card = (tmp_path / "card.md").read_text()
+    assert card.startswith(f"# {type(method).__name__}\n")
+    assert "one of 3 classes from image (5), audio (4), text (6)" in card
+    assert ("contains rows of the training data" in card) == method.contains_training_rows
+
+
 def test_a_users_own_method_loads_with_its_own_class(tmp_path) -> None:
     class Mine(LateFusion):
         pass

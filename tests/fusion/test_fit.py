@@ -14,9 +14,11 @@ import pytest
 from mmcore.config import ConcatSettings, RunConfig
 from mmcore.errors import ConfigError, DamagedError, StageError
 from mmcore.evaluation.scores import summary
+from mmcore.features.opening import open_encoder
 from mmcore.features.store import Made, Table, write_view
 from mmcore.fusion import data, fit, planned
 from mmcore.fusion.base import FusionModel
+from mmcore.fusion.concat import ConcatFusion
 from mmcore.fusion.data import LabelledViews, Views, load_views
 from mmcore.fusion.fit import choose_best, fit_models, foresee_models, read_receipt
 from mmcore.fusion.planned import plan_models
@@ -154,6 +156,18 @@ def test_features_and_labels_are_joined_in_shard_order(bench: Bench) -> None:
     assert rows.views["image"].values.dtype == np.float32
 
 
+def test_features_of_the_store_are_views_as_they_are(bench: Bench) -> None:
+    features = {
+        encoder.modality: open_encoder(bench.store, bench.dataset, encoder, splits=["train"])
+        for encoder in bench.encoders
+    }
+    rows = load_views(bench.store, bench.dataset, bench.encoders, "train")
+    from_store = ConcatFusion(C=0.1).fit(features, features["image"].labels)
+    np.testing.assert_array_equal(
+        from_store.predict_proba(features), ConcatFusion(C=0.1).fit(rows.views, rows.labels).predict_proba(rows.views)
+    )
+
+
 def test_features_of_other_rows_are_refused(bench: Bench) -> None:
     shard, encoder = bench.dataset.of("train")[0], bench.encoders[0]
     keys = [f"x{n}" for n in range(shard.samples)]
@@ -178,6 +192,7 @@ def test_every_model_is_published_with_its_receipt(bench: Bench) -> None:
         log_loss = -np.log(proba[np.arange(len(codes)), codes]).mean()
         assert model.val_scores["log_loss"] == pytest.approx(log_loss, rel=1e-6)
         assert sorted(bench.store.listing(f"models/{model.digest}")) == [
+            "card.md",
             "model.json",
             "model.safetensors",
             "receipt.json",

@@ -25,8 +25,8 @@ class LinearHead:
 
     Minimises Σᵢ wᵢ · ℓ(W xᵢ + b, yᵢ) + ‖W‖² / (2C) over W (outputs, d) and b (not penalised), float64. For classes
     ℓ is −log softmax[y] (multinomial logistic regression), for labels the sum of their binary log losses, both by
-    L-BFGS; for numbers half the squared error (ridge regression with α = 1 / C), in closed form. C = auto takes the value
-    of `C_GRID` with the lowest calibrated validation loss, or, without validation rows, the lowest loss in
+    L-BFGS; for numbers half the squared error (ridge regression with α = 1 / C), in closed form. C = auto takes the
+    value of `C_GRID` with the lowest calibrated validation loss, or, without validation rows, the lowest loss in
     cross-validation. Calibration divides W and b by one temperature, see `targets.calibrate`.
     """
 
