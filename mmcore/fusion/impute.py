@@ -94,7 +94,10 @@ def pairwise_covariance(centred: Array, mask: Array, weights: Array) -> Array:
     there = mask.astype(np.float64)
     together = there.T @ (there * weights[:, None])
     covariance = centred.T @ (centred * weights[:, None]) / np.where(together > 0, together, 1.0)
-    if not mask.all():
-        values, vectors = np.linalg.eigh(covariance)
-        covariance = (vectors * np.maximum(values, 0.0)) @ vectors.T
-    return np.asarray(covariance)
+    return np.asarray(covariance) if mask.all() else semidefinite(covariance)
+
+
+def semidefinite(matrix: Array) -> Array:
+    """The positive semi-definite matrix nearest to a symmetric one (d, d): negative eigenvalues are zero."""
+    values, vectors = np.linalg.eigh(matrix)
+    return np.asarray((vectors * np.maximum(values, 0.0)) @ vectors.T)

@@ -11,6 +11,9 @@ from mmcore.fusion.data import Array, View, Views
 
 Scaling = Literal["none", "standard", "l2"]
 
+CONSTANT = 1e-12
+"""A column whose deviation is a smaller share of its largest value, or of 1, is taken as constant."""
+
 
 class Scaler:
     """Scales each view's present rows and puts zeros where a row is absent, in float64.
@@ -73,5 +76,5 @@ def _moments(view: View, weights: Array) -> tuple[Array, Array]:
     mean = weights @ rows
     deviation = np.sqrt(weights @ (rows - mean) ** 2)
     # Rounding leaves a constant column with a tiny deviation; dividing by it would make noise of it.
-    tiny = 1e-12 * np.maximum(1.0, np.abs(rows).max(axis=0))
+    tiny = CONSTANT * np.maximum(1.0, np.abs(rows).max(axis=0))
     return mean, np.where(deviation > tiny, deviation, 1.0)
