@@ -13,8 +13,10 @@ from mmcore.fusion.data import Array, Views
 from mmcore.fusion.impute import semidefinite
 from mmcore.fusion.scaling import CONSTANT
 
-BLOCK = 16_384
-"""Rows turned into float64 at a time. Part of the last bits of all that is learned from moments."""
+BLOCK = 1 << 22
+"""Numbers turned into float64 at a time, about. Part of the last bits of all that is learned from moments."""
+LEAST_ROWS = 256
+"""In a block, however wide its rows are."""
 
 Pattern = tuple[bool, ...]
 """Which of the views a row has."""
@@ -104,7 +106,8 @@ class Moments:
             raise FusionError(f"view {sequences[0]}: moments need one vector per row, (n, d)")
         weights = np.ones(len(views)) if weights is None else np.asarray(weights, np.float64)
         nothing = cls({name: view.shape[0] for name, view in views.items()}, {})
-        blocks = (slice(start, start + BLOCK) for start in range(0, len(views), BLOCK))
+        size = max(LEAST_ROWS, BLOCK // max(1, nothing.width))
+        blocks = (slice(start, start + size) for start in range(0, len(views), size))
         return reduce(cls.merge, (nothing._of_block(views[rows], weights[rows]) for rows in blocks), nothing)
 
     def _of_block(self, views: Views, weights: Array) -> Moments:

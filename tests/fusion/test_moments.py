@@ -68,7 +68,8 @@ def test_a_naive_sum_of_squares_would_not_do() -> None:
 def test_blocks_of_rows_are_merged(monkeypatch: pytest.MonkeyPatch) -> None:
     views = _far()
     whole = Moments.of(views)
-    monkeypatch.setattr(moments, "BLOCK", 37)
+    monkeypatch.setattr(moments, "BLOCK", 37 * 15)
+    monkeypatch.setattr(moments, "LEAST_ROWS", 1)
     np.testing.assert_allclose(Moments.of(views).covariance(), whole.covariance(), atol=1e-10)
 
 
