@@ -27,8 +27,12 @@ class HeadedFusion(FusionModel):
         self._learn(train, validation, run)
         known = train[train.labelled]
         held = None if validation is None else (self._features(validation.views), validation.targets)
+        self._fit_head(self._features(known.views), known.targets, known.weights, held)
+
+    def _fit_head(self, X: Array, targets: Array, weights: Array, held: tuple[Array, Array] | None) -> None:
+        """Fit the head on mapped rows (n, k); `held` are those of validation, and their targets."""
         head = make_head(self.head, self.target_, C=self.C, random_state=self.random_state)
-        self.head_ = head.fit(self._features(known.views), known.targets, known.weights, held)
+        self.head_ = head.fit(X, targets, weights, held)
         self.curves_ = {**self.curves_, "head": self.head_.tried}
 
     def _outputs(self, views: Views) -> Array:

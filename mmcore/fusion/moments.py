@@ -190,6 +190,13 @@ class Moments:
 
     # What is learned from them
 
+    def weights(self) -> dict[str, float]:
+        """Sum of the weights of the rows that have each view."""
+        return {
+            name: sum(part.weight for pattern, part in self.patterns.items() if pattern[place])
+            for place, name in enumerate(self.widths)
+        }
+
     def means(self) -> Array:
         """Mean (d,) of each column over the rows that have it, 0 where none does: `impute.column_means`."""
         total, mean = np.zeros(self.width), np.zeros(self.width)
