@@ -14,6 +14,7 @@ from mmcore.fusion.cca import CcaFusion
 from mmcore.fusion.concat import ConcatFusion
 from mmcore.fusion.data import LabelledViews, View, Views
 from mmcore.fusion.late import LateFusion
+from mmcore.fusion.shared_factor import SharedFactorFusion
 from mmcore.fusion.weighted import WeightedFusion
 
 os.environ.setdefault("OMP_NUM_THREADS", "1")
@@ -25,19 +26,21 @@ METHODS = {
     "concat-mean": lambda: ConcatFusion(C=0.1, impute="mean"),
     "late": lambda: LateFusion(C=0.1),
     "cca": lambda: CcaFusion(C=0.1, n_components=4),
+    "shared-factor": lambda: SharedFactorFusion(C=0.1, n_components=4),
+    "shared-factor-mu": lambda: SharedFactorFusion(C=0.1, n_components=4, factor_penalty=1.0),
     "weighted": lambda: WeightedFusion(dim=8, **QUICK),
     "gated": lambda: WeightedFusion(weights="gated", dim=8, **QUICK),
     "autoencoder": lambda: AutoencoderFusion(dim=4, hidden=8, **QUICK),
 }
 """One of each kind, quick to fit."""
 
-SUBSPACES = ("cca",)
+SUBSPACES = ("cca", "shared-factor", "shared-factor-mu")
 """Those that learn what the views share, whatever the labels are."""
 NEURAL = ("weighted", "gated", "autoencoder")
 UNINFORMED: tuple[str, ...] = ()
 """Those that do not look at the values of the views."""
 
-SHARED = ("late", "cca", "weighted", "gated", "autoencoder")
+SHARED = ("late", *SUBSPACES, "weighted", "gated", "autoencoder")
 
 
 @pytest.fixture(autouse=True)
