@@ -8,11 +8,11 @@ from itertools import combinations, pairwise
 import numpy as np
 
 from mmcore.errors import FusionError
-from mmcore.fusion.base import Columns, FitRun, Rows, SharedSpace
+from mmcore.fusion.base import Columns, SharedSpace
 from mmcore.fusion.data import Array, Views
-from mmcore.fusion.headed import HeadedFusion
+from mmcore.fusion.from_moments import MomentsFusion
 from mmcore.fusion.heads import HeadKind, Strength
-from mmcore.fusion.impute import column_means, pairwise_covariance, side_by_side
+from mmcore.fusion.moments import Moments
 from mmcore.fusion.scaling import Scaling
 from mmcore.fusion.targets import Task
 from mmcore.records import Json
@@ -21,7 +21,7 @@ RANK_TOLERANCE = 1e-10
 """Directions of a view whose variance is a smaller share of its largest are left out."""
 
 
-class CcaFusion(HeadedFusion, SharedSpace):
+class CcaFusion(MomentsFusion, SharedSpace):
     """(Multiset) canonical correlation analysis with shrinkage; the classifier reads the mean of the projections.
 
     Let Σ_ab be the covariance of views a and b and B_a = (1 − s) Σ_aa + s I with shrinkage s. The projections
@@ -37,8 +37,6 @@ class CcaFusion(HeadedFusion, SharedSpace):
     pairs of views of the correlation between their variates, where k is `n_components`, or fewer
     where the views do not have as many positively correlated directions.
     """
-
-    handles_missing = "native"
 
     def __init__(
         self,
@@ -63,18 +61,14 @@ class CcaFusion(HeadedFusion, SharedSpace):
         self.task = task
         self.columns = columns
 
-    def _learn(self, train: Rows, validation: Rows | None, run: FitRun) -> None:
-        if len(train.views.keys()) < 2:
-            raise FusionError(f"cca needs at least two views, got {', '.join(train.views)}")
-        X, mask = side_by_side(train.views)
-        mean = column_means(X, mask, train.weights)
-        covariance = pairwise_covariance((X - mean) * mask, mask, train.weights)
-        widths = [view.shape[0] for _, view in train.views.items()]
+    def learn_moments(self, moments: Moments) -> None:
+        if len(moments.widths) < 2:
+            raise FusionError(f"cca needs at least two views, got {', '.join(moments.widths)}")
+        mean, covariance, widths = moments.means(), moments.covariance(), list(moments.widths.values())
         weights = canonical_weights(covariance, widths, self.n_components, self.shrinkage)
         self.correlations_ = mean_correlations(covariance, widths, weights)
-        edges = np.cumsum([0, *widths])
-        self.weights_ = {name: weights[a:b] for name, (a, b) in zip(train.views, pairwise(edges), strict=True)}
-        self.means_ = {name: mean[a:b] for name, (a, b) in zip(train.views, pairwise(edges), strict=True)}
+        self.weights_ = {name: weights[span] for name, span in moments.spans.items()}
+        self.means_ = {name: mean[span] for name, span in moments.spans.items()}
         self.curves_ = {"correlations": self.correlations_.tolist()}
 
     def _project(self, name: str, values: Array) -> Array:
