@@ -23,10 +23,11 @@ from mmcore.fusion.planned import (
     unknown_because,
     why_new,
 )
+from mmcore.fusion.streamed import encoder_state, make_moments, read_moments
 from mmcore.parallel import Died, Pool, serial_pool, tell
 from mmcore.progress import Progress
 from mmcore.records import DataFile, Dataset, EncoderEntry, Json, ModelEntry, ShardEntry, Step, digest
-from mmcore.storage import Store, sha256
+from mmcore.storage import Store
 
 FOLDER = "models"
 
@@ -106,6 +107,10 @@ def fit_models(  # noqa: PLR0917 - as the other stages
         for plan, recipe, encoders_ in zip(plans, recipes, used, strict=True)
         if receipts[digest(recipe)] is None
     }
+    for job in jobs.values():
+        if streamed := job.recipe.get("streamed"):
+            progress.log(f"{job.name}: out of core, map from all rows, head from about {streamed['rows']:,} at most")
+            make_moments(store, learned, job.encoders, pool, l2=job.settings.scaling == "l2")
     progress.start(len(receipts), reused=len(receipts) - len(jobs), unit="models")
     # Other processes would each take memory of the one GPU.
     on_gpu = any(job.recipe["device"] != "cpu" for job in jobs.values())
@@ -153,6 +158,7 @@ def fit_model(job: FitJob) -> Json:
 
     from mmcore.fusion.base import FitRun
     from mmcore.fusion.data import load_views
+    from mmcore.fusion.sampled import sample_rows
     from mmcore.fusion.scores import validation_scores
 
     recipe, store = job.recipe, job.store
@@ -166,16 +172,22 @@ def fit_model(job: FitJob) -> Json:
     def on_epoch(epoch: int, epochs: int, _: Mapping[str, float]) -> None:
         tell({"epoch": epoch, "epochs": epochs})
 
-    states = {entry.modality: _encoder_state(store, entry) for entry in job.encoders}
+    states = {entry.modality: encoder_state(store, entry) for entry in job.encoders}
     # The order of sums, and with it the last bits, depends on the threads of the linear algebra.
     with threadpool_limits(recipe["threads"]):
-        train, held = (load_views(store, job.dataset, job.encoders, split) for split in LEARNED_FROM)
         settings = job.settings.model_dump(exclude={"method"})
         model = job.settings.load()(**settings, random_state=recipe["seed"], task=recipe["task"])
-        run = FitRun(checkpoints, on_epoch, recipe["threads"], recipe["device"])
-        model.fit(train.views, train.labels, validation=held, run=run)
+        if "streamed" in recipe:
+            moments = read_moments(store, job.dataset, job.encoders, l2=model.scaling == "l2")
+            sample = partial(sample_rows, rows=recipe["streamed"]["rows"], seed=model.random_state)
+            train, held = (sample(store, job.dataset, job.encoders, split) for split in LEARNED_FROM)
+            model.fit_from_moments(moments, train.views, train.labels, validation=held)
+        else:
+            train, held = (load_views(store, job.dataset, job.encoders, split) for split in LEARNED_FROM)
+            run = FitRun(checkpoints, on_epoch, recipe["threads"], recipe["device"])
+            model.fit(train.views, train.labels, validation=held, run=run)
         scores = validation_scores(model, held)
-    if changed := [entry.modality for entry in job.encoders if _encoder_state(store, entry) != states[entry.modality]]:
+    if changed := [entry.modality for entry in job.encoders if encoder_state(store, entry) != states[entry.modality]]:
         if checkpoints is not None:
             # It learned from vectors that are no longer there.
             checkpoints.clear()
@@ -220,18 +232,10 @@ def _finished(store: Store, recipe: Json, encoders: Sequence[EncoderEntry]) -> t
     if not all(store.intact(DataFile(**file)) for file in receipt["files"]):
         return None, "its files are missing or damaged"
     for entry in encoders:
-        state = _encoder_state(store, entry)
+        state = encoder_state(store, entry)
         if state is not None and state != receipt["encoders"][entry.modality]:
             return None, f"the encoder of {entry.modality} was trained anew with other weights"
     return receipt, ""
-
-
-def _encoder_state(store: Store, entry: EncoderEntry) -> str | None:
-    """What tells one training of an encoder from another: the hash of its receipt; None where it has none."""
-    try:
-        return sha256(store.read_bytes(f"encoders/{entry.digest}/receipt.json"))
-    except FileNotFoundError:
-        return None
 
 
 def _entry(plan: ModelPlan, recipe: Json, receipt: Json | None) -> ModelEntry:

@@ -15,6 +15,11 @@ from mmcore.training.device import device_of
 LEARNED_FROM = ("train", "val")
 """The splits that a model sees: it learns from the first, and is stopped, tuned and calibrated by the second."""
 
+HEAD_ROWS = 200_000
+"""Rows of a split that a head sees at most where the features do not fit in memory."""
+NUMBER_BYTES = 4
+"""Of one number of a feature as it is read."""
+
 Shards = Mapping[str, Sequence[ShardEntry]]
 """The shards of each split in `LEARNED_FROM`."""
 
@@ -114,8 +119,21 @@ def model_recipe(
         "labels": {split: [shard.labels for shard in shards[split]] for split in LEARNED_FROM},
         "order": list(plan.modalities),
     }
+    if rows := head_rows(plan, config, encoders, shards):
+        recipe["streamed"] = {"rows": rows}
     # Told apart from the model of the same modality, with which it is not compared to say what changed.
     return {**recipe, "floor": True} if plan.floor else recipe
+
+
+def head_rows(plan: ModelPlan, config: RunConfig, encoders: Mapping[str, EncoderEntry], shards: Shards) -> int | None:
+    """How many rows of a split the head of a model sees that learns out of core; None where all fit in memory."""
+    width = sum(encoders[name].dim or 0 for name in plan.modalities)
+    rows = sum(shard.samples for split in LEARNED_FROM for shard in shards[split])
+    memory = config.fusion.memory_bytes
+    if not plan.settings.out_of_core or NUMBER_BYTES * width * rows <= memory:
+        return None
+    # Those of train and of val, and once more while they are put together.
+    return max(1, min(HEAD_ROWS, memory // (4 * NUMBER_BYTES * width)))
 
 
 def unknown_because(
@@ -157,6 +175,8 @@ def _differences(new: Json, old: Json) -> list[str]:
     if settings := [key for key in changed if key != "version"]:
         said.append(f"changed settings: {', '.join(settings)}")
     said += [f"{key} changed" for key in ("seed", "threads", "device") if new[key] != old[key]]
+    if new.get("streamed") != old.get("streamed"):
+        said.append("the memory for features changed")
     if encoders := [
         name for name, part in new["features"].items() if part["encoder"] != old["features"][name]["encoder"]
     ]:

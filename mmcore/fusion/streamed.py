@@ -9,6 +9,7 @@ from typing import TYPE_CHECKING, TypeVar
 import safetensors.numpy
 
 from mmcore.errors import DamagedError, FusionError, StageError
+from mmcore.fusion.planned import HEAD_ROWS
 from mmcore.parallel import Died, Pool
 from mmcore.progress import Progress, Silent
 from mmcore.records import DataFile, Dataset, EncoderEntry, Json, digest
@@ -26,8 +27,6 @@ GROUP_ROWS = 65_536
 """Rows of one group on the mean, at least."""
 ROWS_PER_COLUMN = 8
 """And so many per column, so that the moments of a group are several times smaller than its rows."""
-HEAD_ROWS = 200_000
-"""Rows of a split that a head sees at most, where the map is learned from moments."""
 
 Fusion = TypeVar("Fusion", bound="MomentsFusion")
 
@@ -66,14 +65,12 @@ def fit_streamed(
     """
     from mmcore.fusion.sampled import sample_rows
 
-    progress = progress or Silent()
-    l2 = model.scaling == "l2"
-    make_moments(store, dataset, encoders, pool, l2=l2, progress=progress)
-    moments = read_moments(store, dataset, encoders, l2=l2)
+    make_moments(store, dataset, encoders, pool, l2=model.scaling == "l2", progress=progress)
+    moments = read_moments(store, dataset, encoders, l2=model.scaling == "l2")
     seed = model.random_state or 0
     train = sample_rows(store, dataset, encoders, "train", rows=rows, seed=seed)
     held = sample_rows(store, dataset, encoders, "val", rows=rows, seed=seed) if dataset.of("val") else None
-    progress.log(f"map from the moments of {moments.rows:,} rows, head from {len(train):,} of them")
+    (progress or Silent()).log(f"map from the moments of {moments.rows:,} rows, head from {len(train):,} of them")
     return model.fit_from_moments(moments, train.views, train.labels, validation=held)
 
 

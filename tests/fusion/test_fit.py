@@ -6,12 +6,13 @@ import subprocess
 import sys
 from dataclasses import dataclass, replace
 from pathlib import Path
-from typing import Any
+from typing import Any, get_args
 
 import numpy as np
 import pytest
 
 from mmcore.config import ConcatSettings, RunConfig
+from mmcore.config.fusion import AnyFusion
 from mmcore.errors import ConfigError, DamagedError, StageError
 from mmcore.evaluation.scores import summary
 from mmcore.features.opening import open_encoder
@@ -21,6 +22,7 @@ from mmcore.fusion.base import FusionModel
 from mmcore.fusion.concat import ConcatFusion
 from mmcore.fusion.data import LabelledViews, Views, load_views
 from mmcore.fusion.fit import choose_best, fit_models, foresee_models, read_receipt
+from mmcore.fusion.from_moments import MomentsFusion
 from mmcore.fusion.planned import plan_models
 from mmcore.fusion.scores import validation_scores
 from mmcore.parallel import serial_pool
@@ -404,3 +406,32 @@ def test_foreseeing_imports_neither_torch_nor_scikit_learn() -> None:
         "import sys, mmcore.fusion.fit; sys.exit(any(m in sys.modules for m in ('torch', 'sklearn', 'scipy', 'dask')))"
     )
     subprocess.run([sys.executable, "-c", code], check=True)
+
+
+# Out of core
+
+
+def test_features_beyond_the_memory_are_learned_out_of_core(bench: Bench) -> None:
+    few = bench.config(["concat", "cca", "shared-factor"], memory_bytes=1000)
+    many = bench.config(["concat", "cca", "shared-factor"])
+    streamed, whole = (bench.fit(config)[:3] for config in (few, many))
+    assert streamed[0].digest == whole[0].digest
+    assert bench.store.listing("moments")
+    views = load_views(bench.store, bench.dataset, bench.encoders, "test").views
+    for one, other in zip(streamed[1:], whole[1:], strict=True):
+        recipe = read_receipt(bench.store, one.digest)["recipe"]
+        # 1,000 bytes hold 9 columns of 4 bytes so many times, of train and val, and once more.
+        assert recipe["streamed"] == {"rows": 1000 // (16 * 9)}
+        assert "streamed" not in read_receipt(bench.store, other.digest)["recipe"]
+        models = [FusionModel.load(bench.store.url(f"models/{entry.digest}")) for entry in (one, other)]
+        np.testing.assert_allclose(models[0].fuse(views), models[1].fuse(views), atol=1e-6)
+    assert set(bench.actions(few).values()) == {"reuse"}
+    reasons = {step.name: step.reason for step in bench.foresee(bench.config(["cca"], memory_bytes=2000))}
+    assert reasons["cca"] == "the memory for features changed"
+
+
+def test_the_settings_say_which_methods_can_learn_out_of_core(bench: Bench) -> None:
+    methods = [settings() for settings in get_args(get_args(AnyFusion)[0])]
+    can = {settings.method for settings in methods if settings.out_of_core}
+    assert can == {settings.method for settings in methods if issubclass(settings.load(), MomentsFusion)}
+    assert {"cca", "shared-factor"} <= can

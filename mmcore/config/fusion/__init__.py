@@ -71,3 +71,7 @@ class FusionConfig(Part):
     """What the best method is chosen by, on the validation split."""
     seed: int = Field(0, ge=0)
     """Seed of all fusion models."""
+    memory_bytes: int = Field(1 << 30, ge=1)
+    """Where the features of train and val take more than this (4 bytes a number), the methods that can (cca, gcca, pls,
+    shared-factor) learn out of core: their map from all rows, the head from about 200,000. The others take all into
+    memory, and several times as much beside."""

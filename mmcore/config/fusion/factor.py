@@ -13,6 +13,7 @@ class SharedFactorSettings(Headed):
     """One factor from which every view is a linear map (missing views left out), then a head on the factor."""
 
     implementation: ClassVar[str] = "mmcore.fusion.shared_factor:SharedFactorFusion"
+    out_of_core: ClassVar[bool] = True
 
     method: Literal["shared-factor"] = "shared-factor"
     n_components: int = Field(32, ge=1)
