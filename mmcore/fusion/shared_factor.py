@@ -38,7 +38,7 @@ class SharedFactorFusion(MomentsFusion, SharedSpace):
         self,
         *,
         n_components: int = 32,
-        penalty: float = 1.0,
+        penalty: float = 0.1,
         factor_penalty: float | None = None,
         balance: bool = True,
         tolerance: float = 1e-7,

@@ -93,6 +93,6 @@ def test_on_six_views_of_digits_it_reaches_what_the_reference_does(mfeat) -> Non
     data = LabelledViews(views, labels, order)
     scores = []
     for train, test in StratifiedShuffleSplit(5, train_size=0.5, random_state=0).split(labels, labels):
-        model = SharedFactorFusion(n_components=20, C=1.0).fit(data[train].views, data[train].labels)
+        model = SharedFactorFusion(n_components=20, penalty=1.0, C=1.0).fit(data[train].views, data[train].labels)
         scores.append(model.score(data[test].views, data[test].labels))
     assert abs(np.mean(scores) - 0.9762) < 0.003

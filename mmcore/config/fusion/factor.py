@@ -18,8 +18,9 @@ class SharedFactorSettings(Headed):
     method: Literal["shared-factor"] = "shared-factor"
     n_components: int = Field(32, ge=1)
     """Width of the factor; it may be larger than a view."""
-    penalty: float = Field(1.0, ge=0)
-    """Weight λ of the L2 penalty on the maps from the factor to the views."""
+    penalty: float = Field(0.1, ge=0)
+    """Weight λ of the L2 penalty on the maps from the factor to the views; the larger, the less rows with missing views
+    trust those that they have."""
     factor_penalty: float | None = Field(None, gt=0)
     """Weight μ of an L2 penalty on the factor; without one its components are orthonormal over the training rows."""
     balance: bool = True
