@@ -6,10 +6,10 @@ from collections.abc import Iterator, Sequence
 from dataclasses import dataclass
 
 import numpy as np
+from scipy.linalg import eigh
 
 from mmcore.errors import FusionError
 from mmcore.fusion.data import Array
-from mmcore.fusion.impute import semidefinite
 from mmcore.fusion.moments import Moments, Pattern
 
 RANK_TOLERANCE = 1e-12
@@ -82,7 +82,8 @@ class FactorProblem:
             total[np.ix_(there, there)] += second
             together[np.ix_(there, there)] += weight
         if not self.moments.complete:
-            total = semidefinite(total / np.where(together > 0, together, 1.0) * self.moments.weight)
+            # It may have negative eigenvalues, which are not among those that are taken.
+            total *= self.moments.weight / np.where(together > 0, together, 1.0)
         return self._complete(total, n_components)
 
     def _complete(self, second: Array, n_components: int) -> Array:
@@ -91,8 +92,9 @@ class FactorProblem:
         U = A s/(1 + λ) where VᵀWV = I; with μ, U Vᵀ has the singular values max(s − √(λμ), 0) (soft-thresholding,
         as 2√(λμ) times the nuclear norm is the least that both penalties can be).
         """
-        values, vectors = np.linalg.eigh(second)
-        values, vectors = values[::-1][:n_components], vectors[:, ::-1][:, :n_components]
+        width = len(second)
+        values, vectors = eigh(second, subset_by_index=[max(0, width - n_components), width - 1])
+        values, vectors = values[::-1], vectors[:, ::-1]
         singular = np.sqrt(np.maximum(values, 0.0))
         if self.mu is None:
             lengths = singular / (1 + self.penalty)
