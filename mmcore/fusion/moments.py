@@ -39,15 +39,20 @@ class PatternMoments:
 
     @classmethod
     def of(cls, X: Array, weights: Array) -> PatternMoments:
-        """Of rows (n, d) float64, n > 0, in two passes; the second takes the rounding of the first off the mean."""
+        """Of rows (n, d) float64, n > 0, in two passes; the second takes the rounding of the first off the mean.
+
+        X is written over.
+        """
         weight = float(weights.sum())
         shares = weights / weight if weight > 0 else np.zeros(len(X))
         mean = shares @ X
-        centred = X - mean
-        error = shares @ centred
-        centred *= np.sqrt(weights)[:, None]
-        scatter = centred.T @ centred - weight * np.outer(error, error)
-        return cls(len(X), weight, mean + error, scatter, X.min(axis=0), X.max(axis=0))
+        lowest, highest = X.min(axis=0), X.max(axis=0)
+        X -= mean
+        error = shares @ X
+        if (weights != 1).any():
+            X *= np.sqrt(weights)[:, None]
+        scatter = X.T @ X - weight * np.outer(error, error)
+        return cls(len(X), weight, mean + error, scatter, lowest, highest)
 
     def merge(self, other: PatternMoments) -> PatternMoments:
         weight = self.weight + other.weight
@@ -113,10 +118,13 @@ class Moments:
     def _of_block(self, views: Views, weights: Array) -> Moments:
         present = np.stack([view.present for _, view in views.items()], axis=1)
         found = {}
-        for pattern in np.unique(present, axis=0):
-            rows = np.flatnonzero((present == pattern).all(axis=1))
+        # Rows of one pattern, most of all complete ones, need neither sorting nor a copy of their own.
+        same = bool((present == present[0]).all())
+        for pattern in present[:1] if same else np.unique(present, axis=0):
+            rows = slice(None) if same else np.flatnonzero((present == pattern).all(axis=1))
             parts = [view.values[rows] for (_, view), there in zip(views.items(), pattern, strict=True) if there]
-            X = np.concatenate([np.zeros((len(rows), 0)), *parts], axis=1, dtype=np.float64)
+            nothing = np.zeros((len(weights[rows]), 0))
+            X = np.concatenate([nothing, *parts], axis=1, dtype=np.float64)
             found[tuple(pattern.tolist())] = PatternMoments.of(X, weights[rows])
         return Moments(self.widths, found)
 
