@@ -13,7 +13,10 @@ from mmcore.fusion.autoencoder import AutoencoderFusion
 from mmcore.fusion.cca import CcaFusion
 from mmcore.fusion.concat import ConcatFusion
 from mmcore.fusion.data import LabelledViews, View, Views
+from mmcore.fusion.gcca import GccaFusion
+from mmcore.fusion.kcca import KccaFusion
 from mmcore.fusion.late import LateFusion
+from mmcore.fusion.pls import PlsFusion
 from mmcore.fusion.shared_factor import SharedFactorFusion
 from mmcore.fusion.weighted import WeightedFusion
 
@@ -26,6 +29,11 @@ METHODS = {
     "concat-mean": lambda: ConcatFusion(C=0.1, impute="mean"),
     "late": lambda: LateFusion(C=0.1),
     "cca": lambda: CcaFusion(C=0.1, n_components=4),
+    "gcca": lambda: GccaFusion(C=0.1, n_components=6, reads="each"),
+    "pls": lambda: PlsFusion(C=0.1, n_components=4),
+    "pls-canonical": lambda: PlsFusion(C=0.1, n_components=4, mode="canonical"),
+    "kcca": lambda: KccaFusion(C=0.1, n_components=4),
+    "kcca-nystrom": lambda: KccaFusion(C=0.1, n_components=4, memory_bytes=1 << 19, landmarks=40),
     "shared-factor": lambda: SharedFactorFusion(C=0.1, n_components=4),
     "shared-factor-mu": lambda: SharedFactorFusion(C=0.1, n_components=4, factor_penalty=1.0),
     "weighted": lambda: WeightedFusion(dim=8, **QUICK),
@@ -34,7 +42,7 @@ METHODS = {
 }
 """One of each kind, quick to fit."""
 
-SUBSPACES = ("cca", "shared-factor", "shared-factor-mu")
+SUBSPACES = ("cca", "gcca", "pls", "pls-canonical", "kcca", "kcca-nystrom", "shared-factor", "shared-factor-mu")
 """Those that learn what the views share, whatever the labels are."""
 NEURAL = ("weighted", "gated", "autoencoder")
 UNINFORMED: tuple[str, ...] = ()

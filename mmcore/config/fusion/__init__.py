@@ -11,7 +11,7 @@ from mmcore.config.fusion.base import FusionMethod, Headed, NeuralFusion
 from mmcore.config.fusion.factor import SharedFactorSettings
 from mmcore.config.fusion.neural import AutoencoderSettings
 from mmcore.config.fusion.plain import ConcatSettings, LateSettings, WeightedSettings
-from mmcore.config.fusion.subspace import CcaSettings
+from mmcore.config.fusion.subspace import CcaSettings, GccaSettings, KccaSettings, PlsSettings
 
 __all__ = [
     "IMPLEMENTATIONS",
@@ -21,16 +21,27 @@ __all__ = [
     "ConcatSettings",
     "FusionConfig",
     "FusionMethod",
+    "GccaSettings",
     "Headed",
+    "KccaSettings",
     "LateSettings",
     "MethodSettings",
     "NeuralFusion",
+    "PlsSettings",
     "SharedFactorSettings",
     "WeightedSettings",
 ]
 
 AnyFusion = Annotated[
-    ConcatSettings | LateSettings | WeightedSettings | CcaSettings | SharedFactorSettings | AutoencoderSettings,
+    ConcatSettings
+    | LateSettings
+    | WeightedSettings
+    | CcaSettings
+    | GccaSettings
+    | PlsSettings
+    | KccaSettings
+    | SharedFactorSettings
+    | AutoencoderSettings,
     Field(discriminator="method"),
 ]
 
@@ -41,6 +52,9 @@ IMPLEMENTATIONS = frozenset(
         LateSettings,
         WeightedSettings,
         CcaSettings,
+        GccaSettings,
+        PlsSettings,
+        KccaSettings,
         SharedFactorSettings,
         AutoencoderSettings,
     )
@@ -52,7 +66,7 @@ def _by_name(value: Any) -> Any:
     return {"method": value} if isinstance(value, str) else value
 
 
-MethodName = Literal["concat", "late", "weighted", "cca", "shared-factor", "autoencoder"]
+MethodName = Literal["concat", "late", "weighted", "cca", "gcca", "pls", "kcca", "shared-factor", "autoencoder"]
 
 # The JSON schema admits the bare name too: a server checks a deployment's parameters against it.
 MethodSettings = Annotated[AnyFusion, BeforeValidator(_by_name, json_schema_input_type=MethodName | AnyFusion)]
