@@ -10,12 +10,14 @@ from mmcore.fusion import from_moments
 from mmcore.fusion.cca import CcaFusion
 from mmcore.fusion.data import View, Views
 from mmcore.fusion.from_moments import MomentsFusion
+from mmcore.fusion.gcca import GccaFusion
 from mmcore.fusion.moments import Moments
+from mmcore.fusion.pls import PlsFusion
 from mmcore.fusion.shared_factor import SharedFactorFusion
 from tests.fusion.conftest import made
 
 TRAIN, VAL = made(150, 0, 0.3), made(90, 1, 0.3)
-EACH = pytest.mark.parametrize("make", [CcaFusion, SharedFactorFusion])
+EACH = pytest.mark.parametrize("make", [CcaFusion, GccaFusion, PlsFusion, SharedFactorFusion])
 TARGETS = {
     "classes": lambda data: data.labels,
     "multilabel": lambda data: np.stack([data.labels == "a", data.labels != "b"], axis=1).astype(int),

@@ -20,7 +20,9 @@ from mmcore.features.store import Made, Table, write_view
 from mmcore.fusion import sampled, streamed
 from mmcore.fusion.cca import CcaFusion
 from mmcore.fusion.data import load_views
+from mmcore.fusion.gcca import GccaFusion
 from mmcore.fusion.moments import Moments
+from mmcore.fusion.pls import PlsFusion
 from mmcore.fusion.sampled import key_shares, sample_rows
 from mmcore.fusion.shared_factor import SharedFactorFusion
 from mmcore.fusion.streamed import fit_streamed, make_moments, read_moments
@@ -34,6 +36,8 @@ from mmcore.storage import Store
 DIMS = {"image": 5, "audio": 4}
 METHODS: dict[str, Callable[..., Any]] = {
     "cca": lambda **given: CcaFusion(n_components=3, C=1.0, **given),
+    "gcca": lambda **given: GccaFusion(n_components=3, C=1.0, **given),
+    "pls": lambda **given: PlsFusion(n_components=2, C=1.0, mode="canonical", **given),
     "shared-factor": lambda **given: SharedFactorFusion(n_components=3, C=1.0, tolerance=1e-12, **given),
 }
 
@@ -139,7 +143,7 @@ def test_the_map_is_that_of_the_fit_in_memory(bench: Bench, method: str, scaling
     plain = METHODS[method](scaling=scaling).fit(train.views, train.labels, validation=val)
     assert progress.total == progress.done > 3
     for name in DIMS:
-        mine, theirs = ((m.weights_ if method == "cca" else m.loadings_)[name] for m in (found, plain))
+        mine, theirs = ((m.loadings_ if method == "shared-factor" else m.weights_)[name] for m in (found, plain))
         np.testing.assert_allclose(mine, theirs, rtol=1e-6, atol=1e-9 * np.abs(theirs).max())
     if scaling == "standard":
         np.testing.assert_allclose(found.scaler_.moments["audio"][0], plain.scaler_.moments["audio"][0], rtol=1e-13)
