@@ -6,11 +6,11 @@ from collections.abc import Iterator, Sequence
 from dataclasses import dataclass
 
 import numpy as np
-from scipy.linalg import eigh
 
 from mmcore.errors import FusionError
 from mmcore.fusion.data import Array
 from mmcore.fusion.moments import Moments, Pattern
+from mmcore.fusion.spectra import leading_eigenvectors, with_fixed_signs
 
 RANK_TOLERANCE = 1e-12
 """Directions that hold a smaller share of the largest one's are taken as not there."""
@@ -92,9 +92,7 @@ class FactorProblem:
         U = A s/(1 + λ) where VᵀWV = I; with μ, U Vᵀ has the singular values max(s − √(λμ), 0) (soft-thresholding,
         as 2√(λμ) times the nuclear norm is the least that both penalties can be).
         """
-        width = len(second)
-        values, vectors = eigh(second, subset_by_index=[max(0, width - n_components), width - 1])
-        values, vectors = values[::-1], vectors[:, ::-1]
+        values, vectors = leading_eigenvectors(second, min(n_components, len(second)))
         singular = np.sqrt(np.maximum(values, 0.0))
         if self.mu is None:
             lengths = singular / (1 + self.penalty)
@@ -156,10 +154,8 @@ class FactorProblem:
         basis = np.linalg.inv(inverse_root(state.gram)) if self.mu is None else np.eye(len(state.gram))
         turned = state.loadings @ basis
         _, vectors = np.linalg.eigh(turned.T @ turned)
-        turned = turned @ vectors[:, ::-1]
-        largest = turned[np.abs(turned).argmax(axis=0), np.arange(turned.shape[1])]
-        turned *= np.where(largest < 0, -1.0, 1.0)
-        return np.asarray(turned), np.asarray(self.step(turned).gram.diagonal())
+        turned = with_fixed_signs(turned @ vectors[:, ::-1])
+        return turned, np.asarray(self.step(turned).gram.diagonal())
 
 
 @dataclass(frozen=True, eq=False)

@@ -7,13 +7,14 @@ from collections.abc import Mapping, Sequence
 import numpy as np
 
 from mmcore.errors import FusionError
-from mmcore.fusion.base import Columns, SharedSpace
+from mmcore.fusion.base import Columns, FitRun, Rows, SharedSpace
 from mmcore.fusion.data import Array, Views
 from mmcore.fusion.factors import FactorProblem, factor_map
 from mmcore.fusion.from_moments import MomentsFusion
 from mmcore.fusion.heads import HeadKind, Strength
 from mmcore.fusion.moments import Moments
 from mmcore.fusion.scaling import Scaling
+from mmcore.fusion.subspace import narrowed
 from mmcore.fusion.targets import Task
 from mmcore.records import Json
 
@@ -79,6 +80,11 @@ class SharedFactorFusion(MomentsFusion, SharedSpace):
         self.spread_ = found.spread
         self._scale = float(np.sqrt(moments.weight / found.spread.mean()))
         self.curves_ = {"objective": found.objectives, "gradient": found.gradient}
+
+    def _learn(self, train: Rows, validation: Rows | None, run: FitRun) -> None:
+        narrow, bases = narrowed(train.views)
+        self.learn_moments(Moments.of(narrow, train.weights))
+        self.loadings_ |= {name: basis @ self.loadings_[name] for name, basis in bases.items()}
 
     def _project(self, name: str, values: Array) -> Array:
         return np.asarray(values @ self._map([name]))

@@ -9,6 +9,7 @@ from sklearn.model_selection import StratifiedShuffleSplit
 from mmcore.config.fusion import SharedFactorSettings
 from mmcore.errors import FusionError
 from mmcore.fusion.data import LabelledViews, View, Views
+from mmcore.fusion.moments import Moments
 from mmcore.fusion.shared_factor import SharedFactorFusion
 from tests.fusion.conftest import made
 
@@ -73,6 +74,27 @@ def test_a_factor_wider_than_every_view_is_learned() -> None:
     model = SharedFactorFusion(n_components=12, C=1.0).fit(data.views, data.labels)
     assert model.fuse(data.views).shape == (300, 12)
     assert model.score(data.views, data.labels) > 0.85
+
+
+@BOTH
+def test_views_wider_than_they_have_rows_are_learned_in_their_rows_space(mu: float | None) -> None:
+    random = np.random.default_rng(0)
+    shared = random.normal(size=(30, 3))
+    present = np.stack([np.arange(30) % 3 != 0, np.arange(30) % 3 != 1], axis=1)
+    views = Views(
+        {
+            name: View(shared @ random.normal(size=(3, 80)) + 0.1 * random.normal(size=(30, 80)), present[:, place])
+            for place, name in enumerate("ab")
+        }
+    )
+    labels = np.arange(30) % 2
+    settings = {"n_components": 2, "factor_penalty": mu, "tolerance": 1e-11, "C": 1.0}
+    narrow = SharedFactorFusion(**settings).fit(views, labels)
+    whole = SharedFactorFusion(**settings).fit_from_moments(Moments.of(views), views, labels)
+    for name in "ab":
+        assert narrow.loadings_[name].shape == (80, 2)
+        np.testing.assert_allclose(narrow.loadings_[name], whole.loadings_[name], atol=1e-8)
+    np.testing.assert_allclose(narrow.fuse(views), whole.fuse(views), atol=1e-7)
 
 
 def test_penalties_without_a_minimum_are_refused() -> None:
