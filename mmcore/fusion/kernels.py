@@ -4,7 +4,7 @@ from __future__ import annotations
 
 from collections.abc import Mapping, Sequence
 from dataclasses import dataclass
-from typing import Literal, get_args
+from typing import Literal, Protocol, get_args
 
 import numpy as np
 from sklearn.metrics import pairwise
@@ -65,6 +65,14 @@ class Kernel:
         return np.asarray((self.gamma / X.shape[1] * squares + self.coef0) ** self.degree)
 
 
+class Expandable(Protocol):
+    """A fitted kernel on which a machine can be written without centring."""
+
+    kernel: Kernel
+
+    def expanded(self, coefficients: Array) -> tuple[Array, Array, Array]: ...
+
+
 class CentredKernel:
     """k̃(x, y) = ⟨φ(x) − μ, φ(y) − μ⟩ / s of one view, and zero where x or y does not have it.
 
@@ -108,10 +116,10 @@ class CentredKernel:
         return values
 
     def expanded(self, coefficients: Array) -> tuple[Array, Array, Array]:
-        """Σᵢ k̃(x, xᵢ) cᵢ as Σᵢ k(x, rowᵢ) bᵢ + b₀, which needs no centring: rows (m, d), b (m, k), b₀ (k,).
+        """Σᵢ k̃(x, xᵢ) cᵢ as Σᵢ k(x, rowᵢ) bᵢ + b₀, which needs no centring: rows (n, d), b (n, k), b₀ (k,).
 
         `coefficients` (training rows, k). Where every row has the view and the cᵢ sum to zero, as those of a support
-        vector machine do, only the rows with cᵢ ≠ 0 remain.
+        vector machine do, only rows with cᵢ ≠ 0 have a bᵢ ≠ 0.
         """
         there = coefficients * self.present[:, None]
         total = there.sum(axis=0)
@@ -119,8 +127,7 @@ class CentredKernel:
         total[np.abs(total) <= 1e-9 * np.abs(there).sum(axis=0)] = 0.0
         constant = total * self.mean - self.row_means @ there
         found = (there - np.outer(self.weights, total)) / self.scale
-        kept = self.present & (found != 0).any(axis=1)
-        return self.rows[kept], found[kept], constant
+        return self.rows, found, constant
 
 
 @dataclass(frozen=True, eq=False)
@@ -134,6 +141,18 @@ class Expansion:
     rows: Array
     coefficients: Array
     constant: Array
+
+    @classmethod
+    def joined(cls, machines: Sequence[tuple[Expandable, Array]]) -> Expansion:
+        """The sum of machines on kernels of one view, given as the fitted kernel and its coefficients.
+
+        Rows on which nothing depends are left out.
+        """
+        parts = [kernel.expanded(coefficients) for kernel, coefficients in machines]
+        stacked = np.stack([found for _, found, _ in parts])
+        kept = (stacked != 0).any(axis=(0, 2))
+        constant = np.sum([constant for _, _, constant in parts], axis=0)
+        return cls(tuple(kernel.kernel for kernel, _ in machines), parts[0][0][kept], stacked[:, kept], constant)
 
     def __call__(self, values: Array) -> Array:
         """Values (n, k) for rows (n, d), in blocks of bounded memory."""

@@ -114,8 +114,7 @@ def test_an_expansion_is_the_machine_itself(make, missing: float) -> None:
     train, other = _view(0, 40, missing=missing), _view(1, 15, missing=missing)
     width = kernel.fit_transform(train, np.ones(40)).shape[1]
     coefficients = np.random.default_rng(3).normal(size=(width, 2))
-    rows, found, constant = kernel.expanded(coefficients)
-    machine = Expansion((kernel.kernel,), rows, found[None], constant)
+    machine = Expansion.joined([(kernel, coefficients)])
     np.testing.assert_allclose(machine.of(other), kernel.transform(other) @ coefficients, atol=1e-10)
     again = Expansion.restored(machine.kernels, machine.arrays("e"), "e")
     np.testing.assert_array_equal(again.of(other), machine.of(other))
@@ -126,7 +125,9 @@ def test_only_support_rows_stay_where_coefficients_sum_to_zero() -> None:
     kernel.fit_transform(_view(0, 40), np.ones(40))
     coefficients = np.zeros((40, 1))
     coefficients[[3, 8, 21], 0] = 0.1, 0.2, -0.1 - 0.2
-    np.testing.assert_array_equal(kernel.expanded(coefficients)[0], _rows(0, 40)[[3, 8, 21]])
+    machine = Expansion.joined([(kernel, coefficients), (kernel, 2 * coefficients)])
+    np.testing.assert_array_equal(machine.rows, _rows(0, 40)[[3, 8, 21]])
+    assert machine.coefficients.shape == (2, 3, 1)
 
 
 @pytest.mark.parametrize("missing", [0.0, 0.4])
