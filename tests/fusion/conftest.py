@@ -14,6 +14,7 @@ from mmcore.fusion.cca import CcaFusion
 from mmcore.fusion.concat import ConcatFusion
 from mmcore.fusion.data import LabelledViews, View, Views
 from mmcore.fusion.late import LateFusion
+from mmcore.fusion.mkl import AverageKernelFusion, EasyMklFusion, KernelAlignmentFusion, LpMklFusion
 from mmcore.fusion.weighted import WeightedFusion
 
 os.environ.setdefault("OMP_NUM_THREADS", "1")
@@ -24,6 +25,11 @@ METHODS = {
     "concat": lambda: ConcatFusion(C=0.1),
     "concat-mean": lambda: ConcatFusion(C=0.1, impute="mean"),
     "late": lambda: LateFusion(C=0.1),
+    "average-kernel": AverageKernelFusion,
+    "easymkl": lambda: EasyMklFusion(kernels=["rbf", "linear"]),
+    "lpmkl": lambda: LpMklFusion(gamma=[0.5, 2.0]),
+    "kernel-alignment": lambda: KernelAlignmentFusion(kernels=["polynomial", "cosine"]),
+    "nystrom": lambda: AverageKernelFusion(memory_bytes=600_000, landmarks=40),
     "cca": lambda: CcaFusion(C=0.1, n_components=4),
     "weighted": lambda: WeightedFusion(dim=8, **QUICK),
     "gated": lambda: WeightedFusion(weights="gated", dim=8, **QUICK),

@@ -8,6 +8,13 @@ from pydantic import BeforeValidator, Field
 
 from mmcore.config.base import Part
 from mmcore.config.fusion.base import FusionMethod, Headed, NeuralFusion
+from mmcore.config.fusion.kernel import (
+    AverageKernelSettings,
+    EasyMklSettings,
+    KernelAlignmentSettings,
+    KernelMethod,
+    LpMklSettings,
+)
 from mmcore.config.fusion.neural import AutoencoderSettings
 from mmcore.config.fusion.plain import ConcatSettings, LateSettings, WeightedSettings
 from mmcore.config.fusion.subspace import CcaSettings
@@ -16,24 +23,48 @@ __all__ = [
     "IMPLEMENTATIONS",
     "AnyFusion",
     "AutoencoderSettings",
+    "AverageKernelSettings",
     "CcaSettings",
     "ConcatSettings",
+    "EasyMklSettings",
     "FusionConfig",
     "FusionMethod",
     "Headed",
+    "KernelAlignmentSettings",
+    "KernelMethod",
     "LateSettings",
+    "LpMklSettings",
     "MethodSettings",
     "NeuralFusion",
     "WeightedSettings",
 ]
 
 AnyFusion = Annotated[
-    ConcatSettings | LateSettings | WeightedSettings | CcaSettings | AutoencoderSettings, Field(discriminator="method")
+    ConcatSettings
+    | LateSettings
+    | WeightedSettings
+    | AverageKernelSettings
+    | EasyMklSettings
+    | LpMklSettings
+    | KernelAlignmentSettings
+    | CcaSettings
+    | AutoencoderSettings,
+    Field(discriminator="method"),
 ]
 
 IMPLEMENTATIONS = frozenset(
     settings.implementation
-    for settings in (ConcatSettings, LateSettings, WeightedSettings, CcaSettings, AutoencoderSettings)
+    for settings in (
+        ConcatSettings,
+        LateSettings,
+        WeightedSettings,
+        AverageKernelSettings,
+        EasyMklSettings,
+        LpMklSettings,
+        KernelAlignmentSettings,
+        CcaSettings,
+        AutoencoderSettings,
+    )
 )
 """The classes that a saved model may be an instance of."""
 
@@ -42,7 +73,17 @@ def _by_name(value: Any) -> Any:
     return {"method": value} if isinstance(value, str) else value
 
 
-MethodName = Literal["concat", "late", "weighted", "cca", "autoencoder"]
+MethodName = Literal[
+    "concat",
+    "late",
+    "weighted",
+    "average-kernel",
+    "easymkl",
+    "lpmkl",
+    "kernel-alignment",
+    "cca",
+    "autoencoder",
+]
 
 # The JSON schema admits the bare name too: a server checks a deployment's parameters against it.
 MethodSettings = Annotated[AnyFusion, BeforeValidator(_by_name, json_schema_input_type=MethodName | AnyFusion)]
