@@ -39,6 +39,7 @@ METHODS = {
 
 SUBSPACES = ("cca",)
 """Those that learn what the views share, whatever the labels are."""
+KERNEL = ("average-kernel", "easymkl", "lpmkl", "kernel-alignment", "nystrom")
 NEURAL = ("weighted", "gated", "autoencoder")
 UNINFORMED: tuple[str, ...] = ()
 """Those that do not look at the values of the views."""
