@@ -86,11 +86,12 @@ def exact_rows(memory_bytes: int, kernels: int) -> int:
 def landmarks_within(memory_bytes: int, rows: int, kernels: int, most: int) -> int | None:
     """None where exact Gram matrices fit into `memory_bytes`, else how many landmarks to take: at most `most`, logged.
 
-    Features are held twice beside a sparse copy (16 bytes a value) in the linear machine's library.
+    Beside features there are a weighted copy, that of the rows not held out, and one of 16 bytes a value in the linear
+    machine's library.
     """
     if gram_bytes(rows, kernels) <= memory_bytes:
         return None
-    fitting = memory_bytes // (32 * rows * kernels)
+    fitting = memory_bytes // (48 * rows * kernels)
     if fitting < 1:
         raise FusionError(f"memory_bytes: {memory_bytes:,} is too little for {kernels} kernels of {rows:,} rows")
     taken = min(most, fitting)
