@@ -31,8 +31,9 @@ from threadpoolctl import threadpool_limits
 
 from mmcore.fusion import kernel_fusion
 from mmcore.fusion.data import Views
+from mmcore.fusion.hulls import closest_in_hulls
 from mmcore.fusion.mkl import AverageKernelFusion, EasyMklFusion, KernelAlignmentFusion, LpMklFusion
-from mmcore.fusion.mkl_weights import closest_in_hulls, combined, easymkl_weights
+from mmcore.fusion.mkl_weights import combined, easymkl_weights
 from mmcore.fusion.svm import Loss, fit_machine
 
 LAMBDA, C = 0.1, 10.0
