@@ -184,9 +184,9 @@ class Expansion:
 
 
 def shares(view: View, weights: Array) -> Array:
-    """Weights (n,) of present rows, summing to one; absent rows have zero."""
+    """Weights (n,) of present rows, summing to one (to zero where no row has the view); absent rows have zero."""
     there = np.where(view.present, weights, 0.0)
-    return np.asarray(there / there.sum())
+    return np.asarray(there / (there.sum() or 1.0))
 
 
 def scale_of(kernel: Kernel, rows: Array, weights: Array) -> float:

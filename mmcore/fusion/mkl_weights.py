@@ -10,32 +10,15 @@ from collections.abc import Callable
 from dataclasses import dataclass
 
 import numpy as np
-from scipy.linalg import cho_factor, cho_solve
 from scipy.optimize import nnls
-from sklearn.svm import SVC
 
 from mmcore.fusion.data import Array
+from mmcore.fusion.hulls import closest_in_hulls
 
-HARD_MARGIN = 1e9
-"""The C of a support vector machine that lets no row inside its margin."""
-FACES = 50
-"""At most so many sets of rows are tried as those that carry the solution."""
 ROUNDS = 200
 """At most so many alternations of machine and weights."""
 
 _logger = logging.getLogger(__name__)
-
-
-@dataclass(frozen=True, eq=False)
-class Hulls:
-    """The shortest line between the hulls of two classes: `gamma` (n,) sums to one over each, and its certificate.
-
-    `objective` is the squared length, and at most `gap` above the smallest there is.
-    """
-
-    gamma: Array
-    objective: float
-    gap: float
 
 
 @dataclass(frozen=True, eq=False)
@@ -64,67 +47,6 @@ def easymkl_weights(grams: Array, signs: Array, *, lam: float = 0.1, weights: Ar
             parts = np.maximum(forms(grams, one * closest_in_hulls(total, one).gamma), 0.0)
             eta[:] = parts / parts.sum() if parts.any() else eta
     return found
-
-
-def closest_in_hulls(kernel: Array, signs: Array, *, tolerance: float = 1e-8) -> Hulls:
-    """γ ≥ 0, Σ_{y=1} γ = Σ_{y=−1} γ = 1, that minimises (yγ)ᵀ K (yγ) for a positive definite K.
-
-    A support vector machine without slack has the same solution up to scale (Bennett and Bredensteiner 2000, "Duality
-    and geometry in SVM classifiers"). One is run to a low accuracy, only to guess which rows carry it; from there a
-    primal-dual active set solves the optimality conditions on those rows exactly, lets rows go whose γ is negative
-    and takes in those whose gradient is below their class's (Hintermüller, Ito and Kunisch 2003). It stops where the
-    duality gap of Frank and Wolfe, γᵀ∇ − Σ min ∇ of each class, is at most `tolerance` of the objective.
-    """
-    best = None
-    for accuracy in (1e-3, 1e-8):
-        machine = SVC(C=HARD_MARGIN, kernel="precomputed", tol=accuracy).fit(kernel, signs)
-        rough = np.zeros(len(signs))
-        rough[machine.support_] = np.abs(machine.dual_coef_[0])
-        found = _on_faces(kernel, signs, rough, tolerance)
-        best = found if best is None or found.objective < best.objective else best
-        if best.gap <= tolerance * best.objective:
-            return best
-    assert best is not None
-    _logger.warning("the margin's quadratic program stopped at a gap of %.1e", best.gap / best.objective)
-    return best
-
-
-def _on_faces(kernel: Array, signs: Array, rough: Array, tolerance: float) -> Hulls:
-    """The best solution met by the active set that starts with the rows where `rough` (n,) is positive."""
-    sides = np.stack([signs > 0, signs < 0], axis=1).astype(np.float64)
-    best = _certified(kernel, signs, sides, rough / (sides @ (sides.T @ rough)))
-    rows, seen = np.flatnonzero(rough > 0), set()
-    for _ in range(FACES):
-        if best.gap <= tolerance * best.objective or rows.tobytes() in seen:
-            break
-        seen.add(rows.tobytes())
-        signed = sides[rows] * signs[rows, None]
-        try:
-            solved = cho_solve(cho_factor(kernel[np.ix_(rows, rows)], lower=True), signed)
-        except np.linalg.LinAlgError:
-            break
-        levels = np.linalg.solve(signed.T @ solved, np.ones(2))
-        line = np.zeros(len(signs))
-        line[rows] = solved @ levels
-        gamma = line * signs
-        if (gamma >= 0).all():
-            best = min(best, _certified(kernel, signs, sides, gamma), key=lambda found: found.objective)
-        slack = (kernel[:, rows] @ line[rows]) * signs - sides @ levels
-        kept = gamma > 0
-        kept[slack < -1e-12 * levels.max()] = True
-        # A class must keep a row.
-        for side, level in zip(sides.T > 0, levels, strict=True):
-            if not kept[side].any():
-                kept[np.flatnonzero(side)[np.argmin(slack[side] + level)]] = True
-        rows = np.flatnonzero(kept)
-    return best
-
-
-def _certified(kernel: Array, signs: Array, sides: Array, gamma: Array) -> Hulls:
-    slopes = 2.0 * (kernel @ (signs * gamma)) * signs
-    lowest = sum(float(slopes[side > 0].min()) for side in sides.T)
-    level = float(gamma @ slopes)
-    return Hulls(gamma, level / 2.0, max(level - lowest, 0.0))
 
 
 def lpmkl_weights(

@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import logging
+import math
 from collections.abc import Sequence
 
 import numpy as np
@@ -41,7 +42,7 @@ class NystromKernel:
         self.rows = rows[chosen]
         scale = scale_of(self.kernel, rows, weights) if self.normalise else 1.0
         values, vectors = np.linalg.eigh(self.kernel(self.rows, self.rows))
-        kept = values > RANK_TOLERANCE * max(float(values[-1]), np.finfo(float).tiny)
+        kept = values > RANK_TOLERANCE * max(float(values.max(initial=0.0)), np.finfo(float).tiny)
         # Weights of the landmarks' kernel values; the sign and order of the columns do not matter to inner products.
         self.map = vectors[:, kept] / np.sqrt(values[kept] * scale)
         self.mean = np.zeros(kept.sum())
@@ -73,18 +74,24 @@ def choose_landmarks(names: Sequence[str], count: int, seed: int) -> Array:
 
 
 def gram_bytes(rows: int, kernels: int) -> int:
-    """Memory of the Gram matrices of so many kernels, with their sum and a solver's copy of it."""
-    return (kernels + 2) * rows * rows * 8
+    """Memory of the Gram matrices of so many kernels, with three more for their sum and what is made meanwhile."""
+    return (kernels + 3) * rows * rows * 8
+
+
+def exact_rows(memory_bytes: int, kernels: int) -> int:
+    """Of how many rows `memory_bytes` hold the Gram matrices."""
+    return math.isqrt(memory_bytes // (8 * (kernels + 3)))
 
 
 def landmarks_within(memory_bytes: int, rows: int, kernels: int, most: int) -> int | None:
     """None where exact Gram matrices fit into `memory_bytes`, else how many landmarks to take: at most `most`, logged.
 
-    Features are held twice beside a sparse copy (16 bytes a value) in the linear machine's library.
+    Beside features there are a weighted copy, that of the rows not held out, and one of 16 bytes a value in the linear
+    machine's library.
     """
     if gram_bytes(rows, kernels) <= memory_bytes:
         return None
-    fitting = memory_bytes // (32 * rows * kernels)
+    fitting = memory_bytes // (48 * rows * kernels)
     if fitting < 1:
         raise FusionError(f"memory_bytes: {memory_bytes:,} is too little for {kernels} kernels of {rows:,} rows")
     taken = min(most, fitting)

@@ -16,6 +16,7 @@ from mmcore.fusion.data import LabelledViews, View, Views
 from mmcore.fusion.gcca import GccaFusion
 from mmcore.fusion.kcca import KccaFusion
 from mmcore.fusion.late import LateFusion
+from mmcore.fusion.mkl import AverageKernelFusion, EasyMklFusion, KernelAlignmentFusion, LpMklFusion
 from mmcore.fusion.pls import PlsFusion
 from mmcore.fusion.shared_factor import SharedFactorFusion
 from mmcore.fusion.weighted import WeightedFusion
@@ -28,6 +29,11 @@ METHODS = {
     "concat": lambda: ConcatFusion(C=0.1),
     "concat-mean": lambda: ConcatFusion(C=0.1, impute="mean"),
     "late": lambda: LateFusion(C=0.1),
+    "average-kernel": AverageKernelFusion,
+    "easymkl": lambda: EasyMklFusion(kernels=["rbf", "linear"]),
+    "lpmkl": lambda: LpMklFusion(gamma=[0.5, 2.0]),
+    "kernel-alignment": lambda: KernelAlignmentFusion(kernels=["polynomial", "cosine"]),
+    "nystrom": lambda: AverageKernelFusion(memory_bytes=600_000, landmarks=40),
     "cca": lambda: CcaFusion(C=0.1, n_components=4),
     "gcca": lambda: GccaFusion(C=0.1, n_components=6, reads="each"),
     "pls": lambda: PlsFusion(C=0.1, n_components=4),
@@ -44,6 +50,7 @@ METHODS = {
 
 SUBSPACES = ("cca", "gcca", "pls", "pls-canonical", "kcca", "kcca-nystrom", "shared-factor", "shared-factor-mu")
 """Those that learn what the views share, whatever the labels are."""
+KERNEL = ("average-kernel", "easymkl", "lpmkl", "kernel-alignment", "nystrom")
 NEURAL = ("weighted", "gated", "autoencoder")
 UNINFORMED: tuple[str, ...] = ()
 """Those that do not look at the values of the views."""

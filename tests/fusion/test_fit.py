@@ -389,7 +389,8 @@ def test_the_best_is_chosen_among_configured_methods_only() -> None:
 
 
 def test_settings_name_a_constructor_that_takes_them(bench: Bench) -> None:
-    config = bench.config(["concat", "late", "weighted", "cca", "autoencoder"])
+    kernel = ["average-kernel", "easymkl", "lpmkl", "kernel-alignment"]
+    config = bench.config(["concat", "late", "weighted", *kernel, "cca", "autoencoder"])
     by_caller = {"random_state": 3, "task": "multilabel"}
     for settings in config.fusion.methods:
         model = settings.load()(**settings.model_dump(exclude={"method"}), **by_caller)
@@ -397,7 +398,7 @@ def test_settings_name_a_constructor_that_takes_them(bench: Bench) -> None:
         assert model.get_params() == {**given, **by_caller, "columns": None}
         # The constructor's own defaults are those of the YAML.
         assert type(model)().get_params() == {**given, "random_state": 0, "task": "classes", "columns": None}
-    assert len(config.fusion.methods) == 5
+    assert len(config.fusion.methods) == 9
     assert ConcatSettings(C="auto") == ConcatSettings()
 
 

@@ -175,6 +175,6 @@ def test_the_memory_allowed_decides_and_is_told(caplog) -> None:
         assert landmarks_within(gram_bytes(5000, 3) - 1, 5000, 3, 500) == 500
     assert "5,000 rows" in caplog.text
     assert "500 landmarks" in caplog.text
-    assert landmarks_within(32 * 5000 * 3 * 40, 5000, 3, 500) == 40
+    assert landmarks_within(48 * 5000 * 3 * 40, 5000, 3, 500) == 40
     with pytest.raises(FusionError, match="too little for 3 kernels of 5,000 rows"):
         landmarks_within(1000, 5000, 3, 500)

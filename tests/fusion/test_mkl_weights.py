@@ -12,10 +12,10 @@ from scipy.optimize import minimize_scalar
 from sklearn.svm import SVC, SVR
 
 from mmcore.fusion.data import View
+from mmcore.fusion.hulls import closest_in_hulls
 from mmcore.fusion.kernels import CentredKernel, Kernel
 from mmcore.fusion.mkl_weights import (
     alignment_weights,
-    closest_in_hulls,
     combined,
     easymkl_weights,
     forms,
@@ -76,6 +76,20 @@ def test_no_points_of_the_hulls_are_closer() -> None:
         line = np.zeros(12)
         line[signs > 0], line[signs < 0] = gamma[0], -gamma[1]
         assert line @ kernel @ line >= found.objective - 1e-12
+
+
+def test_kernels_near_to_singular_are_solved_too(caplog) -> None:
+    """Linear kernels of fewer columns than rows and hulls that overlap: sets of rows go round in circles."""
+    random = np.random.default_rng(0)
+    with caplog.at_level(logging.WARNING):
+        for _ in range(30):
+            n, d, lam = random.integers(2, 60), random.integers(1, 12), 10 ** random.uniform(-4, 0)
+            X, signs = random.normal(size=(n, d)), np.where(random.random(n) < random.uniform(0.05, 0.95), 1.0, -1.0)
+            signs[0], signs[-1] = 1.0, -1.0
+            kernel = (1 - lam) * X @ X.T * 10 ** random.uniform(-2, 1) + lam * np.eye(n)
+            found = closest_in_hulls(kernel, signs)
+            assert found.gap <= max(1e-8 * found.objective, 1e-12 * kernel.diagonal().max())
+    assert not caplog.records
 
 
 def test_two_points_and_equal_points_have_known_distances() -> None:

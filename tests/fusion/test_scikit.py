@@ -14,7 +14,7 @@ from sklearn.utils.estimator_checks import check_estimator
 
 from mmcore.fusion.cca import CcaFusion
 from mmcore.fusion.concat import ConcatFusion
-from tests.fusion.conftest import METHODS, NEURAL, SUBSPACES, made
+from tests.fusion.conftest import KERNEL, METHODS, NEURAL, SUBSPACES, made
 
 COLUMNS = {"even": slice(0, None, 2), "odd": slice(1, None, 2)}
 
@@ -26,10 +26,14 @@ ONE_DIRECTION = {
     "check_regressors_train": "views of a few columns of noise share little of what its numbers follow",
 }
 DRAWN_BATCHES = {"check_sample_weight_equivalence_on_dense_data": "a row met twice is not one of double weight"}
+HELD_OUT = {
+    "check_sample_weight_equivalence_on_dense_data": "rows held out to calibrate differ where a row is there twice"
+}
 
 
 def expected_failures(name: str) -> dict[str, str]:
-    return WHOLE_VIEWS | (ONE_DIRECTION if name in SUBSPACES else {}) | (DRAWN_BATCHES if name in NEURAL else {})
+    families = ((SUBSPACES, ONE_DIRECTION), (NEURAL, DRAWN_BATCHES), (KERNEL, HELD_OUT))
+    return WHOLE_VIEWS | {key: why for names, found in families if name in names for key, why in found.items()}
 
 
 @pytest.mark.parametrize("task", ["classes", "regression"])

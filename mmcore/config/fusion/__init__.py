@@ -9,6 +9,13 @@ from pydantic import BeforeValidator, Field
 from mmcore.config.base import Part
 from mmcore.config.fusion.base import FusionMethod, Headed, NeuralFusion
 from mmcore.config.fusion.factor import SharedFactorSettings
+from mmcore.config.fusion.kernel import (
+    AverageKernelSettings,
+    EasyMklSettings,
+    KernelAlignmentSettings,
+    KernelMethod,
+    LpMklSettings,
+)
 from mmcore.config.fusion.neural import AutoencoderSettings
 from mmcore.config.fusion.plain import ConcatSettings, LateSettings, WeightedSettings
 from mmcore.config.fusion.subspace import CcaSettings, GccaSettings, KccaSettings, PlsSettings
@@ -17,14 +24,19 @@ __all__ = [
     "IMPLEMENTATIONS",
     "AnyFusion",
     "AutoencoderSettings",
+    "AverageKernelSettings",
     "CcaSettings",
     "ConcatSettings",
+    "EasyMklSettings",
     "FusionConfig",
     "FusionMethod",
     "GccaSettings",
     "Headed",
     "KccaSettings",
+    "KernelAlignmentSettings",
+    "KernelMethod",
     "LateSettings",
+    "LpMklSettings",
     "MethodSettings",
     "NeuralFusion",
     "PlsSettings",
@@ -36,6 +48,10 @@ AnyFusion = Annotated[
     ConcatSettings
     | LateSettings
     | WeightedSettings
+    | AverageKernelSettings
+    | EasyMklSettings
+    | LpMklSettings
+    | KernelAlignmentSettings
     | CcaSettings
     | GccaSettings
     | PlsSettings
@@ -51,6 +67,10 @@ IMPLEMENTATIONS = frozenset(
         ConcatSettings,
         LateSettings,
         WeightedSettings,
+        AverageKernelSettings,
+        EasyMklSettings,
+        LpMklSettings,
+        KernelAlignmentSettings,
         CcaSettings,
         GccaSettings,
         PlsSettings,
@@ -66,7 +86,21 @@ def _by_name(value: Any) -> Any:
     return {"method": value} if isinstance(value, str) else value
 
 
-MethodName = Literal["concat", "late", "weighted", "cca", "gcca", "pls", "kcca", "shared-factor", "autoencoder"]
+MethodName = Literal[
+    "concat",
+    "late",
+    "weighted",
+    "average-kernel",
+    "easymkl",
+    "lpmkl",
+    "kernel-alignment",
+    "cca",
+    "gcca",
+    "pls",
+    "kcca",
+    "shared-factor",
+    "autoencoder",
+]
 
 # The JSON schema admits the bare name too: a server checks a deployment's parameters against it.
 MethodSettings = Annotated[AnyFusion, BeforeValidator(_by_name, json_schema_input_type=MethodName | AnyFusion)]
