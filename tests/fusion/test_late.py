@@ -44,5 +44,5 @@ def test_one_modality_is_its_own_classifier_and_the_prior_where_absent() -> None
 
 def test_validation_sets_the_sharpness() -> None:
     plain = LateFusion(C=0.5).fit(TRAIN.views, TRAIN.labels)
-    assert plain.sharpness_ == 1.0
-    assert LateFusion(C=0.5).fit(TRAIN.views, TRAIN.labels, validation=VAL).sharpness_ != 1.0
+    assert plain.combiner_.sharpness == 1.0
+    assert LateFusion(C=0.5).fit(TRAIN.views, TRAIN.labels, validation=VAL).combiner_.sharpness != 1.0

@@ -10,7 +10,7 @@ from mmcore.config.fusion.base import Headed, NeuralFusion
 
 
 class ConcatSettings(Headed):
-    """Views side by side, absent ones imputed, then a regularised linear classifier."""
+    """Views side by side, absent ones imputed, then a head that reads all columns."""
 
     implementation: ClassVar[str] = "mmcore.fusion.concat:ConcatFusion"
 
@@ -20,11 +20,14 @@ class ConcatSettings(Headed):
 
 
 class LateSettings(Headed):
-    """The mean of the log probabilities of one linear classifier per modality, over the present modalities."""
+    """One classifier per modality; what those of the present modalities say is combined."""
 
     implementation: ClassVar[str] = "mmcore.fusion.late:LateFusion"
 
     method: Literal["late"] = "late"
+    combine: Literal["product", "mean", "learned", "stacking"] = "product"
+    """Log probabilities added, probabilities averaged, the same with weights learned for the modalities, or a
+    classifier on top of all that the others say."""
 
 
 class WeightedSettings(NeuralFusion):
