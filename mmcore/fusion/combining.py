@@ -71,8 +71,8 @@ class Pool:
     def fused(self, points: Array, present: Array) -> Array:
         """The weighted mean (n, k) of points (n, M, k) over the present ones."""
         shares = present * self.weights
-        total = np.einsum("nm,nmk->nk", shares, points)
-        return np.asarray(total / np.maximum(shares.sum(axis=1), np.finfo(float).tiny)[:, None])
+        shares = shares / np.maximum(shares.sum(axis=1), np.finfo(float).tiny)[:, None]
+        return np.asarray(np.einsum("nm,nmk->nk", shares, points))
 
     def outputs(self, outputs: Array, present: Array) -> Array:
         """Outputs, see `Target`, from the modalities' (n, M, k)."""
@@ -87,6 +87,7 @@ class Pool:
 
     def fit(self, unseen: Scores | None, validation: Scores | None) -> None:
         """Learn weights from rows that the classifiers did not learn from, and the sharpness from validation rows."""
+        self.sharpness = 1.0
         if self.learns and unseen is not None:
             self.weights = self._by_error(unseen) if self.combine == "product" else self._lowest_loss(unseen)
         if validation is not None and len(self.weights) > 1:
@@ -144,8 +145,8 @@ class Stack:
 
     def fused(self, points: Array, present: Array) -> Array:
         """The mean (n, k) of the classifiers' points (n, M, k) over the present ones."""
-        total = np.einsum("nm,nmk->nk", present.astype(np.float64), points)
-        return np.asarray(total / np.maximum(present.sum(axis=1), 1)[:, None])
+        shares = present / np.maximum(present.sum(axis=1), 1)[:, None]
+        return np.asarray(np.einsum("nm,nmk->nk", shares, points))
 
     def outputs(self, outputs: Array, present: Array) -> Array:
         return self.head.outputs(self._read(outputs, present))

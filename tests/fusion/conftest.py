@@ -10,10 +10,12 @@ import pytest
 from threadpoolctl import threadpool_limits
 
 from mmcore.fusion.autoencoder import AutoencoderFusion
+from mmcore.fusion.baselines import Majority, Missingness
 from mmcore.fusion.cca import CcaFusion
 from mmcore.fusion.concat import ConcatFusion
 from mmcore.fusion.data import LabelledViews, View, Views
 from mmcore.fusion.late import LateFusion
+from mmcore.fusion.multiplicative import MultiplicativeFusion
 from mmcore.fusion.weighted import WeightedFusion
 
 os.environ.setdefault("OMP_NUM_THREADS", "1")
@@ -23,21 +25,33 @@ QUICK = {"epochs": 15, "batch_size": 32, "learning_rate": 1e-2}
 METHODS = {
     "concat": lambda: ConcatFusion(C=0.1),
     "concat-mean": lambda: ConcatFusion(C=0.1, impute="mean"),
+    "concat-kernel": lambda: ConcatFusion(C=1.0, head="kernel"),
+    "concat-tree": lambda: ConcatFusion(C=1.0, head="tree"),
+    "concat-network": lambda: ConcatFusion(C=1.0, head="network"),
     "late": lambda: LateFusion(C=0.1),
+    "late-mean": lambda: LateFusion(C=0.1, combine="mean"),
+    "late-learned": lambda: LateFusion(C=0.1, combine="learned"),
+    "late-stacking": lambda: LateFusion(C=0.1, combine="stacking"),
+    "multiplicative": lambda: MultiplicativeFusion(C=0.1, dim=3),
     "cca": lambda: CcaFusion(C=0.1, n_components=4),
+    "fixed": lambda: WeightedFusion(weights="fixed", dim=8, **QUICK),
     "weighted": lambda: WeightedFusion(dim=8, **QUICK),
     "gated": lambda: WeightedFusion(weights="gated", dim=8, **QUICK),
     "autoencoder": lambda: AutoencoderFusion(dim=4, hidden=8, **QUICK),
+    "majority": Majority,
+    "missingness": lambda: Missingness(C=0.1),
 }
 """One of each kind, quick to fit."""
 
 SUBSPACES = ("cca",)
 """Those that learn what the views share, whatever the labels are."""
-NEURAL = ("weighted", "gated", "autoencoder")
-UNINFORMED: tuple[str, ...] = ()
+NEURAL = ("fixed", "weighted", "gated", "autoencoder")
+FOLDED = ("concat-kernel", "concat-tree", "concat-network", "late", "late-learned", "late-stacking")
+"""Those that set training rows aside where there are no validation rows."""
+UNINFORMED = ("majority", "missingness")
 """Those that do not look at the values of the views."""
 
-SHARED = ("late", "cca", "weighted", "gated", "autoencoder")
+SHARED = ("late", "late-mean", "late-learned", "late-stacking", "cca", "fixed", "weighted", "gated", "autoencoder")
 
 
 @pytest.fixture(autouse=True)
@@ -48,6 +62,12 @@ def _one_thread():
 
 @pytest.fixture(params=METHODS)
 def method(request):
+    return METHODS[request.param]()
+
+
+@pytest.fixture(params=[name for name in METHODS if name not in UNINFORMED])
+def informed_method(request):
+    """A method that reads the views' values."""
     return METHODS[request.param]()
 
 

@@ -8,8 +8,9 @@ from pydantic import BeforeValidator, Field
 
 from mmcore.config.base import Part
 from mmcore.config.fusion.base import FusionMethod, Headed, NeuralFusion
+from mmcore.config.fusion.baselines import MajoritySettings, MissingnessSettings
 from mmcore.config.fusion.neural import AutoencoderSettings
-from mmcore.config.fusion.plain import ConcatSettings, LateSettings, WeightedSettings
+from mmcore.config.fusion.plain import ConcatSettings, LateSettings, MultiplicativeSettings, WeightedSettings
 from mmcore.config.fusion.subspace import CcaSettings
 
 __all__ = [
@@ -22,18 +23,38 @@ __all__ = [
     "FusionMethod",
     "Headed",
     "LateSettings",
+    "MajoritySettings",
     "MethodSettings",
+    "MissingnessSettings",
+    "MultiplicativeSettings",
     "NeuralFusion",
     "WeightedSettings",
 ]
 
 AnyFusion = Annotated[
-    ConcatSettings | LateSettings | WeightedSettings | CcaSettings | AutoencoderSettings, Field(discriminator="method")
+    ConcatSettings
+    | LateSettings
+    | WeightedSettings
+    | MultiplicativeSettings
+    | CcaSettings
+    | AutoencoderSettings
+    | MajoritySettings
+    | MissingnessSettings,
+    Field(discriminator="method"),
 ]
 
 IMPLEMENTATIONS = frozenset(
     settings.implementation
-    for settings in (ConcatSettings, LateSettings, WeightedSettings, CcaSettings, AutoencoderSettings)
+    for settings in (
+        ConcatSettings,
+        LateSettings,
+        WeightedSettings,
+        MultiplicativeSettings,
+        CcaSettings,
+        AutoencoderSettings,
+        MajoritySettings,
+        MissingnessSettings,
+    )
 )
 """The classes that a saved model may be an instance of."""
 
@@ -42,7 +63,7 @@ def _by_name(value: Any) -> Any:
     return {"method": value} if isinstance(value, str) else value
 
 
-MethodName = Literal["concat", "late", "weighted", "cca", "autoencoder"]
+MethodName = Literal["concat", "late", "weighted", "multiplicative", "cca", "autoencoder", "majority", "missingness"]
 
 # The JSON schema admits the bare name too: a server checks a deployment's parameters against it.
 MethodSettings = Annotated[AnyFusion, BeforeValidator(_by_name, json_schema_input_type=MethodName | AnyFusion)]

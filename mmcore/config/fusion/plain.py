@@ -1,10 +1,10 @@
-"""Plain fusion: views side by side, weighted sums, one classifier per modality."""
+"""Plain fusion: views side by side, their products, weighted sums, one classifier per modality."""
 
 from __future__ import annotations
 
-from typing import ClassVar, Literal
+from typing import Annotated, ClassVar, Literal, Self
 
-from pydantic import Field
+from pydantic import Field, model_validator
 
 from mmcore.config.fusion.base import Headed, NeuralFusion
 
@@ -30,13 +30,31 @@ class LateSettings(Headed):
     classifier on top of all that the others say."""
 
 
+class MultiplicativeSettings(Headed):
+    """All products of the views' leading principal components, then a head."""
+
+    implementation: ClassVar[str] = "mmcore.fusion.multiplicative:MultiplicativeFusion"
+
+    method: Literal["multiplicative"] = "multiplicative"
+    dim: int = Field(16, ge=1)
+    """Components per view at most; fewer where there would be more than 4,096 products."""
+
+
 class WeightedSettings(NeuralFusion):
-    """A weighted sum of per-modality projections; the weights are learned."""
+    """A weighted sum of per-modality projections."""
 
     implementation: ClassVar[str] = "mmcore.fusion.weighted:WeightedFusion"
 
     method: Literal["weighted"] = "weighted"
-    weights: Literal["learned", "gated"] = "learned"
-    """One weight per modality, or weights for each sample from its own views."""
+    weights: Literal["fixed", "learned", "gated"] = "learned"
+    """Given numbers, one learned weight per modality, or weights for each sample from its own views."""
+    fixed: dict[str, Annotated[float, Field(gt=0)]] | None = None
+    """With `weights: fixed`, one number for each modality; equal ones when not given."""
     dim: int = Field(64, ge=1)
     """Width of the space in which the sum is taken."""
+
+    @model_validator(mode="after")
+    def _numbers_where_fixed(self) -> Self:
+        if self.fixed is not None and self.weights != "fixed":
+            raise ValueError(f"`fixed` gives weights, but `weights` is {self.weights}; set `weights: fixed`")
+        return self

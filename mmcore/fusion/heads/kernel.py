@@ -87,14 +87,14 @@ class KernelHead:
             f"{prefix}.support": self.support,
             f"{prefix}.dual": self.dual,
             f"{prefix}.intercepts": self.intercepts,
-            f"{prefix}.gamma": np.array(self.gamma),
+            f"{prefix}.gamma": np.array([self.gamma]),
         }
 
     @classmethod
     def restored(cls, target: Target, arrays: Mapping[str, Array], prefix: str) -> KernelHead:
         head = cls(target)
         head.support, head.dual = arrays[f"{prefix}.support"], arrays[f"{prefix}.dual"]
-        head.intercepts, head.gamma = arrays[f"{prefix}.intercepts"], float(arrays[f"{prefix}.gamma"])
+        head.intercepts, head.gamma = arrays[f"{prefix}.intercepts"], float(arrays[f"{prefix}.gamma"][0])
         return head
 
     def _tried_with(

@@ -110,7 +110,7 @@ class TreeHead:
             f"{prefix}.trees": np.concatenate(texts),
             f"{prefix}.lengths": np.array([len(text) for text in texts]),
             f"{prefix}.constants": self.constants,
-            f"{prefix}.sharpness": np.array(self.sharpness),
+            f"{prefix}.sharpness": np.array([self.sharpness]),
         }
 
     @classmethod
@@ -118,7 +118,7 @@ class TreeHead:
         head = cls(target)
         edges = np.cumsum(arrays[f"{prefix}.lengths"])
         head.texts = [part.tobytes().decode() for part in np.split(arrays[f"{prefix}.trees"], edges[:-1])]
-        head.constants, head.sharpness = arrays[f"{prefix}.constants"], float(arrays[f"{prefix}.sharpness"])
+        head.constants, head.sharpness = arrays[f"{prefix}.constants"], float(arrays[f"{prefix}.sharpness"][0])
         head._boosters = [_opened(text) for text in head.texts]
         return head
 
