@@ -10,7 +10,7 @@ from scipy.special import expit, softmax
 from sklearn.ensemble import HistGradientBoostingClassifier
 
 from mmcore.errors import FusionError
-from mmcore.fusion.heads.tree import LEARNING_RATE, LEAVES, MAX_ROUNDS, PATIENCE, TreeHead
+from mmcore.fusion.heads.tree import BINS, LEARNING_RATE, LEAVES, MAX_ROUNDS, PATIENCE, TreeHead
 from tests.fusion.heads.rows import rows, target_of
 
 lightgbm = pytest.importorskip("lightgbm", reason="the extra `trees` is not installed")
@@ -19,12 +19,13 @@ SETTINGS = {
     "n_estimators": MAX_ROUNDS,
     "learning_rate": LEARNING_RATE,
     "num_leaves": LEAVES,
+    "max_bin": BINS,
     "min_child_samples": 15,
     "reg_lambda": 0.5,
     "random_state": 0,
     "n_jobs": 1,
     "deterministic": True,
-    "force_row_wise": True,
+    "force_col_wise": True,
     "verbosity": -1,
 }
 WEIGHTS = np.random.default_rng(1).random(300) + 0.5
