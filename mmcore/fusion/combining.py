@@ -8,7 +8,7 @@ from typing import Literal
 
 import numpy as np
 from scipy.optimize import minimize
-from scipy.special import logit
+from scipy.special import logit, softmax
 
 from mmcore.fusion.data import Array
 from mmcore.fusion.heads.linear import LinearHead
@@ -43,10 +43,11 @@ class Pool:
 
     Of classes and labels `mean` and `learned` average probabilities (the linear opinion pool, Stone 1961),
     p = Σ_{m∈P} w_m p_m / Σ_{m∈P} w_m, and `product` adds log probabilities or log-odds (the product of experts, Hinton
-    2002). Weights are equal, or with `learned` those of the lowest log loss on rows that the classifiers did not learn
-    from. Of numbers all take weighted means: `mean` of equal weights, `product` by the inverse of each modality's mean
-    squared error on such rows (what the product of Gaussian densities is highest at), `learned` of the lowest squared
-    error (Breiman 1996, "Stacked regressions").
+    2002); both are sharpened by one number β, calibrated on validation rows. Weights are equal, or with `learned` those
+    that, with their own β, have the lowest log loss on rows that the classifiers did not learn from. Of numbers all
+    take weighted means: `mean` of equal weights, `product` by the inverse of each modality's mean squared error on such
+    rows (where the product of Gaussian densities is highest), `learned` of the lowest squared error (Breiman 1996,
+    "Stacked regressions").
     """
 
     def __init__(self, target: Target, combine: Combine, modalities: int) -> None:
@@ -86,10 +87,13 @@ class Pool:
         return np.asarray(self.sharpness * logit(np.clip(fused, SMALLEST, 1 - SMALLEST)))
 
     def fit(self, unseen: Scores | None, validation: Scores | None) -> None:
-        """Learn weights from rows that the classifiers did not learn from, and the sharpness from validation rows."""
+        """Learn weights from rows that the classifiers did not learn from; calibrate on validation rows."""
         self.sharpness = 1.0
         if self.learns and unseen is not None:
-            self.weights = self._by_error(unseen) if self.combine == "product" else self._lowest_loss(unseen)
+            if self.combine == "product":
+                self.weights = self._by_error(unseen)
+            else:
+                self.weights, self.sharpness = self._lowest_loss(unseen)
         if validation is not None and len(self.weights) > 1:
             said = self.outputs(validation.outputs, validation.present)
             self.sharpness = calibrate(self.target, said, validation.targets)
@@ -108,20 +112,22 @@ class Pool:
         inverse = 1.0 / np.maximum(errors, SMALLEST * self.target.spread**2)
         return np.asarray(inverse / inverse.sum())
 
-    def _lowest_loss(self, unseen: Scores) -> Array:
-        """Weights softmax(θ); a standard normal prior on θ keeps them off the corners where rows are few."""
+    def _lowest_loss(self, unseen: Scores) -> tuple[Array, float]:
+        """Weights softmax(θ) and the sharpness with which their loss is lowest.
 
-        def penalised(theta: Array) -> float:
-            self.weights = np.exp(theta - theta.max())
+        Standard normal priors on θ and on the sharpness' logarithm keep them finite where rows are few.
+        """
+        modalities = len(self.weights)
+
+        def penalised(free: Array) -> float:
+            self.weights, self.sharpness = softmax(free[:modalities]), float(np.exp(free[modalities:].sum()))
             said = self.outputs(unseen.outputs, unseen.present)
-            loss = self.target.loss(said, unseen.targets, unseen.weights)
-            return loss + float(theta @ theta) / (2 * len(unseen))
+            return self.target.loss(said, unseen.targets, unseen.weights) + float(free @ free) / (2 * len(unseen))
 
-        found = minimize(
-            penalised, np.zeros(len(self.weights)), method="L-BFGS-B", options={"gtol": 1e-8, "ftol": 1e-14}
-        )
-        weights = np.exp(found.x - found.x.max())
-        return np.asarray(weights / weights.sum())
+        # Numbers are not sharpened.
+        start = np.zeros(modalities + (self.target.task != "regression"))
+        found = minimize(penalised, start, method="L-BFGS-B", options={"gtol": 1e-8, "ftol": 1e-14}).x
+        return np.asarray(softmax(found[:modalities])), float(np.exp(found[modalities:].sum()))
 
 
 class Stack:

@@ -8,7 +8,7 @@ from scipy.special import expit, log_softmax, logit
 from sklearn.linear_model import LogisticRegression
 
 from mmcore.fusion.combining import Pool, Scores, Stack, make_combiner
-from mmcore.fusion.targets import learn_target
+from mmcore.fusion.targets import calibrate, learn_target
 
 RANDOM = np.random.default_rng(0)
 N, M = 400, 3
@@ -90,7 +90,8 @@ def test_learned_weights_have_the_lowest_loss_on_the_simplex(task, y, make) -> N
     def loss(weights: np.ndarray) -> float:
         other = pool(task, "learned", y)
         other.weights = weights
-        return other.target.loss(other.outputs(scores.outputs, PRESENT), y, WEIGHTS)
+        said = other.outputs(scores.outputs, PRESENT)
+        return other.target.loss(calibrate(other.target, said, y) * said, y, WEIGHTS)
 
     assert model.weights.sum() == pytest.approx(1.0)
     assert model.weights.argmax() == 1
