@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 from collections.abc import Mapping, Sequence
+from typing import Literal
 
 import numpy as np
 
@@ -23,18 +24,19 @@ RANK_TOLERANCE = 1e-10
 class MultiplicativeFusion(HeadedFusion):
     """A head on ⊗_m [1; z_m]: the products of every subset of views, each view by its leading principal components.
 
-    z_m = (x_m − μ_m) W_m are the first components of the rows that have view m, each of variance 1; the outer product
-    of all [1; z_m], but for the product of all ones, are the features (bilinear models, Tenenbaum and Freeman 2000; the
-    tensor fusion of Zadeh et al. 2017 without a network). Their inner products are Π_m (1 + z_m·z'_m) − 1. An absent
-    view has z_m = 0: the products that it is part of are 0, and those of the others stay. Views are projected to
-    `dim` components, or to as many as keep the features within `MAX_PRODUCTS`.
+    z_m = (x_m − μ_m) W_m are the first components of view m, each of variance 1; the outer product of all [1; z_m], but
+    for the product of all ones, are the features (bilinear models, Tenenbaum and Freeman 2000; the tensor fusion of
+    Zadeh et al. 2017 without a network). Their inner products are Π_m (1 + z_m·z'_m) − 1. Absent views are imputed:
+    with `impute: mean` z_m = 0, so that the products that the view is part of vanish and those of the others stay. A
+    head that met few such rows is lost on them, and the default, ridge regression from the present views, is not.
+    Views are projected to `dim` components, or to as many as keep the features within `MAX_PRODUCTS`.
 
     What a linear head on this can learn and on views side by side cannot: a label that depends on how two views go
     together, as exclusive or. There is no space that modalities share, hence no `transform`; `fuse` gives the features.
     Learned: `projections_` {view: (d, k_m)}, `means_` {view: (d,)}.
     """
 
-    handles_missing = "native"
+    handles_missing = "imputed"
 
     def __init__(
         self,
@@ -42,6 +44,7 @@ class MultiplicativeFusion(HeadedFusion):
         dim: int = 16,
         head: HeadKind = "linear",
         C: Strength = "auto",
+        impute: Literal["mean", "ridge"] = "ridge",
         scaling: Scaling = "standard",
         modalities: Sequence[str] | None = None,
         random_state: int | None = 0,
@@ -51,6 +54,7 @@ class MultiplicativeFusion(HeadedFusion):
         self.dim = dim
         self.head = head
         self.C = C
+        self.impute = impute
         self.scaling = scaling
         self.modalities = modalities
         self.random_state = random_state
@@ -59,13 +63,12 @@ class MultiplicativeFusion(HeadedFusion):
 
     def fuse(self, X: AnyViews) -> Array:
         """The products (n, features) of each row."""
-        return self._features(self._prepared(X))
+        return self._features(self._filled(self._prepared(X)))
 
     def _learn(self, train: Rows, validation: Rows | None, run: FitRun) -> None:
         self.means_, found = {}, {}
         for name, view in train.views.items():
-            there = view.present & (train.weights > 0)
-            self.means_[name], found[name] = components(view.values[there], train.weights[there])
+            self.means_[name], found[name] = components(view.values, train.weights)
         width = products_width([part.shape[1] for part in found.values()], self.dim)
         self.projections_ = {name: part[:, :width] for name, part in found.items()}
         widths = {name: part.shape[1] for name, part in self.projections_.items()}
@@ -74,7 +77,7 @@ class MultiplicativeFusion(HeadedFusion):
     def _features(self, views: Views) -> Array:
         products = np.ones((len(views), 1))
         for name, view in views.items():
-            z = (view.values - self.means_[name]) @ self.projections_[name] * view.present[:, None]
+            z = (view.values - self.means_[name]) @ self.projections_[name]
             factor = np.concatenate([np.ones((len(views), 1)), z], axis=1)
             products = (products[:, :, None] * factor[:, None, :]).reshape(len(views), -1)
         # The first is the product of all ones.

@@ -7,6 +7,7 @@ from pathlib import Path
 
 import numpy as np
 import pytest
+from sklearn.model_selection import StratifiedShuffleSplit
 from threadpoolctl import threadpool_limits
 
 from mmcore.fusion.autoencoder import AutoencoderFusion
@@ -91,17 +92,30 @@ def made(n: int, seed: int = 0, missing: float = 0.0, classes: int = 3) -> Label
     return LabelledViews(Views(views), np.array(["a", "b", "c", "d"])[codes], np.array([f"k{i}" for i in range(n)]))
 
 
-def read_mfeat(folder: Path) -> dict[str, LabelledViews]:
-    """mfeat by split."""
+def mfeat_rows(folder: Path) -> tuple[LabelledViews, np.ndarray]:
+    """All of mfeat in the files' order, and each row's split."""
     rows = np.genfromtxt(folder / "split.csv", delimiter=",", names=True, dtype=None, encoding="utf-8")
     views = {
         name: np.loadtxt(folder / f"mfeat-{name}.csv", delimiter=",", skiprows=1)[:, :-1]
         for name in ("fou", "fac", "kar", "pix", "zer", "mor")
     }
-    every = LabelledViews(Views(views), rows["label"], rows["row"])
-    return {split: every[np.flatnonzero(rows["split"] == split)] for split in ("train", "val", "test")}
+    return LabelledViews(Views(views), rows["label"], rows["row"]), rows["split"]
+
+
+def read_mfeat(folder: Path) -> dict[str, LabelledViews]:
+    """mfeat by split."""
+    every, splits = mfeat_rows(folder)
+    return {split: every[np.flatnonzero(splits == split)] for split in ("train", "val", "test")}
 
 
 @pytest.fixture(scope="session")
 def mfeat(mfeat_dir):
     return read_mfeat(mfeat_dir)
+
+
+@pytest.fixture(scope="session")
+def mfeat_halves(mfeat_dir):
+    """All rows, and the five stratified halves on which other libraries' figures were measured."""
+    every, _ = mfeat_rows(mfeat_dir)
+    splits = StratifiedShuffleSplit(5, train_size=0.5, random_state=0).split(np.zeros(len(every)), every.labels)
+    return every, list(splits)

@@ -9,6 +9,7 @@ from mmcore.fusion.autoencoder import AutoencoderFusion
 from mmcore.fusion.cca import CcaFusion
 from mmcore.fusion.concat import ConcatFusion
 from mmcore.fusion.late import LateFusion
+from mmcore.fusion.multiplicative import MultiplicativeFusion
 from mmcore.fusion.weighted import WeightedFusion
 
 
@@ -21,8 +22,23 @@ from mmcore.fusion.weighted import WeightedFusion
         (lambda: WeightedFusion(epochs=30), 0.97),
         (lambda: AutoencoderFusion(epochs=30), 0.97),
         (lambda: LateFusion(modalities=["pix"]), 0.95),
+        (lambda: ConcatFusion(C=10.0, head="kernel"), 0.975),
+        (lambda: ConcatFusion(C=1.0, head="tree"), 0.97),
+        (lambda: LateFusion(combine="learned"), 0.97),
+        (lambda: MultiplicativeFusion(C=0.1, modalities=["fac", "kar"]), 0.95),
     ],
-    ids=["concat", "late", "cca", "weighted", "autoencoder", "only-pix"],
+    ids=[
+        "concat",
+        "late",
+        "cca",
+        "weighted",
+        "autoencoder",
+        "only-pix",
+        "concat-kernel",
+        "concat-tree",
+        "late-learned",
+        "multiplicative",
+    ],
 )
 def test_accuracy_on_the_test_split_whole_and_with_half_of_the_views_hidden(mfeat, make, least: float) -> None:
     train, val, test = mfeat["train"], mfeat["val"], mfeat["test"]
@@ -33,3 +49,18 @@ def test_accuracy_on_the_test_split_whole_and_with_half_of_the_views_hidden(mfea
     proba = model.predict_log_proba(test.views)
     codes = model.label_codes(test.labels)
     assert -proba[np.arange(len(codes)), codes].mean() < 0.2
+
+
+@pytest.mark.parametrize(
+    ("make", "reference"),
+    [
+        (lambda: ConcatFusion(C=1.0), 98.18),
+        (lambda: ConcatFusion(C=10.0, head="kernel"), 98.38),
+        (lambda: LateFusion(C=1.0, combine="mean"), 97.82),
+    ],
+    ids=["concat-linear", "concat-kernel", "late-mean"],
+)
+def test_plain_methods_reach_what_scikit_learn_reaches_on_five_halves(mfeat_halves, make, reference: float) -> None:
+    every, halves = mfeat_halves
+    scores = [make().fit(every.views[a], every.labels[a]).score(every.views[b], every.labels[b]) for a, b in halves]
+    assert 100 * np.mean(scores) == pytest.approx(reference, abs=0.3)

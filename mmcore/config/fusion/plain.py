@@ -38,6 +38,8 @@ class MultiplicativeSettings(Headed):
     method: Literal["multiplicative"] = "multiplicative"
     dim: int = Field(16, ge=1)
     """Components per view at most; fewer where there would be more than 4,096 products."""
+    impute: Literal["mean", "ridge"] = "ridge"
+    """Absent views: the training mean, at which the products with them vanish, or ridge regression from the others."""
 
 
 class WeightedSettings(NeuralFusion):
