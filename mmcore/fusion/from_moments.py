@@ -38,6 +38,7 @@ class MomentsFusion(HeadedFusion):
         *,
         validation: LabelledViews | tuple[AnyViews, npt.ArrayLike] | None = None,
         sample_weight: npt.ArrayLike | None = None,
+        run: FitRun | None = None,
     ) -> Self:
         """`fit` with the moments of all training rows; scaling and map come from them, head and prior from X and y.
 
@@ -70,7 +71,7 @@ class MomentsFusion(HeadedFusion):
         if validation is not None:
             rows = validation if isinstance(validation, tuple) else (validation.views, validation.labels)
             held = self._mapped(Views.of(rows[0]), rows[1], np.ones(len(Views.of(rows[0]))))
-        self._fit_head(*known, None if held is None else held[:2])
+        self._fit_head(*known, None if held is None else held[:2], run or FitRun())
         return self
 
     @abstractmethod

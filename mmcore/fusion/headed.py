@@ -7,7 +7,7 @@ from collections.abc import Mapping
 
 from mmcore.fusion.base import FitRun, FusionModel, Rows
 from mmcore.fusion.data import Array, Views
-from mmcore.fusion.heads import HeadKind, Strength, make_head, restored_head
+from mmcore.fusion.heads import HeadKind, Strength, holds_training_rows, make_head, restored_head
 from mmcore.records import Json
 
 
@@ -23,15 +23,22 @@ class HeadedFusion(FusionModel):
     head: HeadKind
     C: Strength
 
+    @property
+    def contains_training_rows(self) -> bool:  # type: ignore[override]
+        """Whether the head is one that keeps rows."""
+        return holds_training_rows(self.head)
+
     def _fit(self, train: Rows, validation: Rows | None, run: FitRun) -> None:
         self._learn(train, validation, run)
         known = train[train.labelled]
         held = None if validation is None else (self._features(validation.views), validation.targets)
-        self._fit_head(self._features(known.views), known.targets, known.weights, held)
+        self._fit_head(self._features(known.views), known.targets, known.weights, held, run)
 
-    def _fit_head(self, X: Array, targets: Array, weights: Array, held: tuple[Array, Array] | None) -> None:
+    def _fit_head(
+        self, X: Array, targets: Array, weights: Array, held: tuple[Array, Array] | None, run: FitRun
+    ) -> None:
         """Fit the head on mapped rows (n, k); `held` are those of validation, and their targets."""
-        head = make_head(self.head, self.target_, C=self.C, random_state=self.random_state)
+        head = make_head(self.head, self.target_, C=self.C, random_state=self.random_state, threads=run.threads)
         self.head_ = head.fit(X, targets, weights, held)
         self.curves_ = {**self.curves_, "head": self.head_.tried}
 

@@ -1,25 +1,36 @@
-"""Late fusion: one classifier per modality, their log probabilities added."""
+"""Late fusion: one classifier per modality, and a combination of what they say."""
 
 from __future__ import annotations
 
 from collections.abc import Mapping, Sequence
 
-from mmcore.fusion.base import Columns, FitRun, Rows, SharedSpace, present_counts
+import numpy as np
+
+from mmcore.fusion.base import Columns, FitRun, Rows, SharedSpace
+from mmcore.fusion.combining import Combine, Scores, make_combiner
 from mmcore.fusion.data import Array, Views
-from mmcore.fusion.heads import HeadKind, Strength, make_head, restored_head
+from mmcore.fusion.heads import Head, HeadKind, Strength, holds_training_rows, make_head, restored_head
+from mmcore.fusion.heads.folds import folds
 from mmcore.fusion.scaling import Scaling
-from mmcore.fusion.targets import Task, calibrate
+from mmcore.fusion.targets import Task
 from mmcore.records import Json
 
 
 class LateFusion(SharedSpace):
-    """The mean of the log probabilities of one linear classifier per modality, over the present modalities.
+    """One classifier (a head, see `heads`) per modality, from the rows that have it, and what they say combined.
 
-    Each classifier (see `LinearHead`) learns from the rows that have its modality. The shared space is that of
-    class log probabilities, z_m = log p(y | x_m), and a row with the modalities P is fused to z = Σ_{m∈P} z_m / |P|.
-    Probabilities are softmax(β |P| z), the product of experts (Hinton 2002) with one sharpness β, calibrated on
-    validation rows (1 without): the class with the highest mean, more certain where more modalities agree.
-    With one modality it is that modality's own classifier.
+    `product`, `mean` and `learned` are pools of the present modalities' opinions (see `combining.Pool`), `stacking` is
+    a classifier on top of them (`combining.Stack`). The pools' outputs are sharpened by one number β, calibrated on
+    validation rows (1 without). `product`: softmax(β Σ_{m∈P} log p(y | x_m)), more certain where more modalities agree.
+    With one modality a pool is that modality's own classifier.
+
+    Weights are learned from validation rows, or without them from training rows out of fold; the classifier on top
+    always from the latter: each modality's rows are scored by classifiers of at most 5 folds that did not learn from
+    them, at the strength chosen on all rows.
+
+    The shared space is that of what is averaged: log probabilities or log-odds (`product`, `stacking`), probabilities
+    (`mean`, `learned`), or numbers; a row is fused to their (weighted) mean over its modalities.
+    Learned: `heads_` {view: head}, `combiner_`.
     """
 
     handles_missing = "native"
@@ -27,6 +38,7 @@ class LateFusion(SharedSpace):
     def __init__(
         self,
         *,
+        combine: Combine = "product",
         head: HeadKind = "linear",
         C: Strength = "auto",
         scaling: Scaling = "standard",
@@ -35,6 +47,7 @@ class LateFusion(SharedSpace):
         task: Task = "classes",
         columns: Columns | None = None,
     ) -> None:
+        self.combine = combine
         self.head = head
         self.C = C
         self.scaling = scaling
@@ -43,46 +56,77 @@ class LateFusion(SharedSpace):
         self.task = task
         self.columns = columns
 
+    @property
+    def contains_training_rows(self) -> bool:  # type: ignore[override]
+        """Whether the heads are ones that keep rows."""
+        return holds_training_rows(self.head)
+
     def _fit(self, train: Rows, validation: Rows | None, run: FitRun) -> None:
-        self.heads_ = {}
-        for name, view in train.views.items():
-            rows = train[view.present]
-            held = None if validation is None else validation[validation.views[name].present]
-            head = make_head(self.head, self.target_, C=self.C, random_state=self.random_state)
-            self.heads_[name] = head.fit(
-                rows.views[name].values,
-                rows.targets,
-                rows.weights,
-                (held.views[name].values, held.targets) if held is not None and len(held) else None,
-            )
+        self.heads_ = {name: self._learned(name, train, validation, run, self.C) for name in train.views}
         self.curves_ = {name: head.tried for name, head in self.heads_.items()}
-        self.sharpness_ = 1.0
-        if validation is not None and len(self.heads_) > 1:
-            self.sharpness_ = calibrate(self.target_, self._summed(validation.views), validation.targets)
+        self.combiner_ = make_combiner(self.combine, self.target_, len(self.heads_), self.random_state)
+        held = None if validation is None else self._scores(validation)
+        unseen = None
+        if self.combiner_.learns:
+            by_validation = held is not None and self.combine != "stacking"
+            unseen = held if by_validation else self._out_of_fold(train, validation, run)
+        self.combiner_.fit(unseen, held)
+        if self.combiner_.tried:
+            self.curves_ = {**self.curves_, "combine": self.combiner_.tried}
 
-    def _project(self, name: str, values: Array) -> Array:
-        return self._points(self.target_.finished(self.heads_[name].outputs(values)))
+    def _learned(self, name: str, train: Rows, validation: Rows | None, run: FitRun, C: Strength) -> Head:
+        """The head of one modality, from the rows that have it."""
+        rows = train[train.views[name].present]
+        held = None if validation is None else validation[validation.views[name].present]
+        head = make_head(self.head, self.target_, C=C, random_state=self.random_state, threads=run.threads)
+        return head.fit(
+            rows.views[name].values,
+            rows.targets,
+            rows.weights,
+            (held.views[name].values, held.targets) if held is not None and len(held) else None,
+        )
 
-    def _summed(self, views: Views) -> Array:
-        """Log probabilities or log-odds added; of numbers the mean."""
-        if self.task == "regression":
-            return self._fused(views)[:, 0]
-        return self._fused(views) * present_counts(views)[:, None]
+    def _out_of_fold(self, train: Rows, validation: Rows | None, run: FitRun) -> Scores:
+        """Scores of training rows by heads that did not learn from them (by those that did where rows are too few)."""
+        scores = self._scores(train)
+        for number, (name, view) in enumerate(train.views.items()):
+            there = np.flatnonzero(view.present)
+            for fit, held in folds(self.target_, train.targets[there], self.random_state):
+                head = self._learned(name, train[there[fit]], validation, run, self.heads_[name].tried["C"])
+                scores.outputs[there[held], number] = self._said(head, view.values[there[held]])
+        return scores
 
-    def _points(self, outputs: Array) -> Array:
+    def _scores(self, rows: Rows) -> Scores:
+        return Scores(*self._all_said(rows.views), rows.targets, rows.weights)
+
+    def _all_said(self, views: Views) -> tuple[Array, Array]:
+        """Finished outputs (n, M, k) of each modality's head, and which are present (n, M)."""
+        said = np.stack([self._said(self.heads_[name], view.values) for name, view in views.items()], axis=1)
+        return said, np.stack([view.present for _, view in views.items()], axis=1)
+
+    def _said(self, head: Head, values: Array) -> Array:
+        outputs = self.target_.finished(head.outputs(values))
         return outputs[:, None] if self.task == "regression" else outputs
 
+    def _project(self, name: str, values: Array) -> Array:
+        return self.combiner_.points(self._said(self.heads_[name], values))
+
+    def _fused(self, views: Views) -> Array:
+        said, present = self._all_said(views)
+        return self.combiner_.fused(self.combiner_.points(said), present)
+
     def _outputs(self, views: Views) -> Array:
-        return self.sharpness_ * self._summed(views)
+        return self.combiner_.outputs(*self._all_said(views))
 
     def _state(self) -> tuple[dict[str, Array], dict[str, Json]]:
-        arrays = {
-            key: array for name, head in self.heads_.items() for key, array in head.arrays(f"head.{name}").items()
-        }
-        return arrays, {"sharpness": self.sharpness_}
+        arrays, facts = self.combiner_.state()
+        for name, head in self.heads_.items():
+            arrays |= head.arrays(f"head.{name}")
+        return arrays, facts
 
     def _restore(self, arrays: Mapping[str, Array], facts: Mapping[str, Json]) -> None:
         self.heads_ = {
             name: restored_head(self.head, self.target_, arrays, f"head.{name}") for name in self.modalities_
         }
-        self.sharpness_ = facts["sharpness"]
+        self.combiner_ = make_combiner(self.combine, self.target_, len(self.heads_), self.random_state)
+        self.combiner_.restore(arrays, facts)

@@ -6,7 +6,7 @@ from collections.abc import Callable, Iterable, Mapping, Sequence
 from dataclasses import dataclass
 from typing import Any
 
-from mmcore.config.fusion import CcaSettings, FusionMethod, LateSettings, NeuralFusion
+from mmcore.config.fusion import CcaSettings, FusionMethod, LateSettings, NeuralFusion, WeightedSettings
 from mmcore.config.run import RunConfig
 from mmcore.errors import ConfigError, Problem
 from mmcore.records import EncoderEntry, Json, ModelEntry, ShardEntry, labels_change
@@ -54,6 +54,9 @@ def plan_models(config: RunConfig) -> list[ModelPlan]:
         if unknown := [name for name in used if name not in there]:
             known = f"There are: {', '.join(there)}."
             problems.append(Problem(f"{where}.modalities", f"no modality {unknown[0]!r}.", known))
+        if isinstance(settings, WeightedSettings) and settings.fixed and set(settings.fixed) != set(used):
+            needed = f"Give one number to each of: {', '.join(used)}."
+            problems.append(Problem(f"{where}.fixed", f"weights of {', '.join(settings.fixed)}.", needed))
         if isinstance(settings, CcaSettings) and len(used) < 2:
             if given:
                 problems.append(Problem(where, "cca needs at least two modalities.", "Take it off the list."))

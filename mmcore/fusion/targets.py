@@ -58,7 +58,7 @@ class Target(ABC):
         """What outputs say: classes (n,), labels (n, L) of 0 and 1, or numbers (n,)."""
 
     @abstractmethod
-    def loss(self, outputs: Array, targets: Array) -> float:
+    def loss(self, outputs: Array, targets: Array, weights: Array | None = None) -> float:
         """Mean log loss in nats (per row; per row and label), or mean squared error in units of `spread`²."""
 
     @abstractmethod
@@ -93,8 +93,9 @@ class ClassTarget(Target):
     def predicted(self, outputs: Array) -> Array:
         return np.asarray(self.classes[outputs.argmax(axis=1)])
 
-    def loss(self, outputs: Array, targets: Array) -> float:
-        return float(-log_softmax(outputs, axis=1)[np.arange(len(targets)), targets].mean())
+    def loss(self, outputs: Array, targets: Array, weights: Array | None = None) -> float:
+        right = log_softmax(outputs, axis=1)[np.arange(len(targets)), targets]
+        return float(-np.average(right, weights=weights))
 
     def score(self, predicted: Array, truth: Array, weights: Array | None = None) -> float:
         return float(np.average(predicted == self.classes[truth], weights=weights))
@@ -120,8 +121,9 @@ class LabelTarget(Target):
     def predicted(self, outputs: Array) -> Array:
         return (outputs > 0).astype(np.int64)
 
-    def loss(self, outputs: Array, targets: Array) -> float:
-        return float(-(targets * log_expit(outputs) + (1 - targets) * log_expit(-outputs)).mean())
+    def loss(self, outputs: Array, targets: Array, weights: Array | None = None) -> float:
+        each = targets * log_expit(outputs) + (1 - targets) * log_expit(-outputs)
+        return float(-np.average(each.mean(axis=1), weights=weights))
 
     def score(self, predicted: Array, truth: Array, weights: Array | None = None) -> float:
         return float(np.average((predicted == truth).all(axis=1), weights=weights))
@@ -144,8 +146,8 @@ class NumberTarget(Target):
     def predicted(self, outputs: Array) -> Array:
         return outputs
 
-    def loss(self, outputs: Array, targets: Array) -> float:
-        return float(np.mean(((outputs - targets) / self.spread) ** 2))
+    def loss(self, outputs: Array, targets: Array, weights: Array | None = None) -> float:
+        return float(np.average(((outputs - targets) / self.spread) ** 2, weights=weights))
 
     def score(self, predicted: Array, truth: Array, weights: Array | None = None) -> float:
         from sklearn.metrics import r2_score

@@ -1,13 +1,15 @@
-"""A weighted sum of per-modality projections: weights learned for all rows, or gated by each row."""
+"""A weighted sum of per-modality projections: weights given, learned for all rows, or gated by each row."""
 
 from __future__ import annotations
 
-from collections.abc import Sequence
+import math
+from collections.abc import Mapping, Sequence
 from typing import Literal
 
 import torch
 from torch import Tensor, nn
 
+from mmcore.errors import FusionError
 from mmcore.fusion.base import Columns
 from mmcore.fusion.neural import FusionNetwork, NeuralFusionModel
 from mmcore.fusion.scaling import Scaling
@@ -19,6 +21,7 @@ DROPOUT = 0.3
 class WeightedFusion(NeuralFusionModel):
     """z = Σ_{m∈P} w_m z_m with z_m = GELU(A_m x_m + a_m), over the present modalities P; a linear head reads z.
 
+    `fixed`: w are the numbers given (a positive one for every modality) or equal ones, divided by their sum over P.
     `learned`: w = softmax over P of one learned number per modality. `gated`: the number is v_mᵀ z_m / √k + c_m,
     so each row weighs its own views (as the gates of Arevalo et al. 2017, "Gated multimodal units", with a
     softmax in place of the sigmoid). Softmax over P alone renormalises where modalities are absent.
@@ -27,7 +30,8 @@ class WeightedFusion(NeuralFusionModel):
     def __init__(
         self,
         *,
-        weights: Literal["learned", "gated"] = "learned",
+        weights: Literal["fixed", "learned", "gated"] = "learned",
+        fixed: Mapping[str, float] | None = None,
         dim: int = 64,
         epochs: int = 100,
         patience: int = 20,
@@ -42,6 +46,7 @@ class WeightedFusion(NeuralFusionModel):
         columns: Columns | None = None,
     ) -> None:
         self.weights = weights
+        self.fixed = fixed
         self.dim = dim
         self.epochs = epochs
         self.patience = patience
@@ -56,18 +61,34 @@ class WeightedFusion(NeuralFusionModel):
         self.columns = columns
 
     def _network(self) -> FusionNetwork:
-        return _WeightedNetwork(self._widths(), self.target_.n_outputs, self.dim, gated=self.weights == "gated")
+        given = self._given() if self.weights == "fixed" else None
+        return _WeightedNetwork(
+            self._widths(), self.target_.n_outputs, self.dim, given=given, gated=self.weights == "gated"
+        )
+
+    def _given(self) -> list[float]:
+        """Fixed weights in the order of the modalities. Raises FusionError for names or numbers that do not fit."""
+        given = dict.fromkeys(self.modalities_, 1.0) if self.fixed is None else self.fixed
+        if set(given) != set(self.modalities_) or not all(0 < number < math.inf for number in given.values()):
+            raise FusionError(
+                f"fixed: needs a positive number for each of {', '.join(self.modalities_)}, got {dict(given)}"
+            )
+        return [float(given[name]) for name in self.modalities_]
 
 
 class _WeightedNetwork(FusionNetwork):
-    def __init__(self, widths: Sequence[int], classes: int, dim: int, *, gated: bool) -> None:
+    def __init__(
+        self, widths: Sequence[int], outputs: int, dim: int, *, given: Sequence[float] | None, gated: bool
+    ) -> None:
         super().__init__()
         self.encoders = nn.ModuleList(
             nn.Sequential(nn.Dropout(DROPOUT), nn.Linear(width, dim), nn.GELU()) for width in widths
         )
-        self.scores = nn.Parameter(torch.zeros(len(widths)))
+        # The softmax of logarithms over some modalities is their numbers by the sum of these.
+        start = torch.zeros(len(widths)) if given is None else torch.tensor(given).log()
+        self.scores = nn.Parameter(start, requires_grad=given is None)
         self.gates = nn.Parameter(torch.zeros(len(widths), dim)) if gated else None
-        self.head = nn.Linear(dim, classes)
+        self.head = nn.Linear(dim, outputs)
 
     def weights(self, points: Sequence[Tensor], present: Tensor) -> Tensor:
         scores = self.scores.expand(present.shape)

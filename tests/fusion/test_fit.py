@@ -143,10 +143,18 @@ def test_a_modality_listed_twice_is_a_fault_of_the_config(bench: Bench) -> None:
 
 
 def test_a_method_that_does_not_fit_is_a_fault_of_the_config(bench: Bench) -> None:
-    methods = [{"method": "cca", "modalities": ["image"]}, {"method": "concat", "modalities": ["image", "video"]}]
+    methods = [
+        {"method": "cca", "modalities": ["image"]},
+        {"method": "concat", "modalities": ["image", "video"]},
+        {"method": "weighted", "weights": "fixed", "fixed": {"image": 1.0}},
+    ]
     with pytest.raises(ConfigError) as caught:
         plan_models(bench.config(methods))
-    assert [problem.where for problem in caught.value.problems] == ["fusion.methods.0", "fusion.methods.1.modalities"]
+    assert [problem.where for problem in caught.value.problems] == [
+        "fusion.methods.0",
+        "fusion.methods.1.modalities",
+        "fusion.methods.2.fixed",
+    ]
 
 
 def test_features_and_labels_are_joined_in_shard_order(bench: Bench) -> None:

@@ -1,14 +1,20 @@
 from __future__ import annotations
 
+import itertools
+
 import numpy as np
+import pytest
 from scipy.special import log_softmax
 from sklearn.linear_model import LogisticRegression
+from sklearn.model_selection import StratifiedKFold
 from sklearn.preprocessing import StandardScaler
 
+from mmcore.fusion.base import FitRun, Rows
+from mmcore.fusion.heads.linear import LinearHead
 from mmcore.fusion.late import LateFusion
 from tests.fusion.conftest import made
 
-TRAIN, VAL = made(150, 0, 0.3), made(90, 1, 0.3)
+TRAIN, VAL, TEST = made(150, 0, 0.3), made(90, 1, 0.3), made(90, 2)
 
 
 def test_it_is_the_sum_of_log_probabilities_of_separate_classifiers() -> None:
@@ -44,5 +50,58 @@ def test_one_modality_is_its_own_classifier_and_the_prior_where_absent() -> None
 
 def test_validation_sets_the_sharpness() -> None:
     plain = LateFusion(C=0.5).fit(TRAIN.views, TRAIN.labels)
-    assert plain.sharpness_ == 1.0
-    assert LateFusion(C=0.5).fit(TRAIN.views, TRAIN.labels, validation=VAL).sharpness_ != 1.0
+    assert plain.combiner_.sharpness == 1.0
+    assert LateFusion(C=0.5).fit(TRAIN.views, TRAIN.labels, validation=VAL).combiner_.sharpness != 1.0
+
+
+@pytest.mark.parametrize(
+    ("combine", "head"),
+    [("mean", "network"), *itertools.product(["mean", "learned", "stacking"], ["linear", "kernel", "tree"])],
+)
+def test_combinations_of_each_head_learn_each_task(combine: str, head: str, tmp_path) -> None:
+    numbers = {"a": 100.0, "b": 120.0, "c": 170.0}
+    for task, y_of, least in (
+        ("classes", lambda rows: rows.labels, 0.8),
+        ("multilabel", lambda rows: np.stack([rows.labels == "a", rows.labels != "b"], axis=1), 0.7),
+        ("regression", lambda rows: np.array([numbers[label] for label in rows.labels]), 0.5),
+    ):
+        model = LateFusion(combine=combine, head=head, C=1.0, task=task)
+        model.fit(TRAIN.views, y_of(TRAIN), validation=(VAL.views, y_of(VAL)))
+        assert model.score(TEST.views, y_of(TEST)) > least, task
+        model.save(tmp_path)
+        np.testing.assert_array_equal(LateFusion.load(tmp_path).predict(TEST.views), model.predict(TEST.views))
+        assert model.contains_training_rows == (head == "kernel")
+
+
+def test_the_mean_is_that_of_separate_classifiers_probabilities() -> None:
+    model = LateFusion(C=0.5, combine="mean").fit(TRAIN.views, TRAIN.labels)
+    points = np.stack(list(model.transform(VAL.views).values()))
+    np.testing.assert_allclose(model.predict_proba(VAL.views), np.nanmean(points, axis=0), atol=1e-9)
+
+
+def test_stacking_learns_from_classifiers_that_did_not_see_the_rows() -> None:
+    # A head that knows its rows by heart is not believed.
+    random = np.random.default_rng(0)
+    noise = random.normal(size=(150, 300))
+    views = {"noise": noise, "image": TRAIN.views["image"]}
+    test = {"noise": random.normal(size=(90, 300)), "image": TEST.views["image"]}
+    alone = LateFusion(C=10.0, modalities=["image"]).fit(views, TRAIN.labels).score(test, TEST.labels)
+    product = LateFusion(C=10.0).fit(views, TRAIN.labels).score(test, TEST.labels)
+    stacked = LateFusion(C=10.0, combine="stacking").fit(views, TRAIN.labels).score(test, TEST.labels)
+    learned = LateFusion(C=10.0, combine="learned").fit(views, TRAIN.labels)
+    assert product < alone - 0.05
+    assert stacked > alone - 0.05
+    assert learned.combiner_.weights[0] < 0.1
+
+
+def test_out_of_fold_scores_are_those_of_heads_fitted_without_the_fold() -> None:
+    model = LateFusion(C=0.5, combine="stacking").fit(TRAIN.views, TRAIN.labels)
+    rows = model._prepared(TRAIN.views)
+    codes = model.label_codes(TRAIN.labels)
+    train = Rows(rows, codes, np.ones(len(codes)), np.ones(len(codes), bool))
+    scores = model._out_of_fold(train, None, FitRun())
+    there = np.flatnonzero(rows["text"].present)
+    fit, held = next(StratifiedKFold(5, shuffle=True, random_state=0).split(there, codes[there]))
+    head = LinearHead(model.target_, C=0.5).fit(rows["text"].values[there[fit]], codes[there[fit]], np.ones(len(fit)))
+    expected = log_softmax(head.outputs(rows["text"].values[there[held]]), axis=1)
+    np.testing.assert_allclose(scores.outputs[there[held], 2], expected, atol=1e-9)

@@ -77,6 +77,17 @@ def test_numbers_are_ridge_regression(rows: int) -> None:
     np.testing.assert_allclose(head.outputs(X), peer.predict(X), atol=1e-8)
 
 
+def test_the_unit_of_numbers_does_not_matter() -> None:
+    X, codes, weights = _rows()
+    metres = codes * 3.0 + X[:, 0]
+    in_metres, in_km = (
+        LinearHead(learn_target("regression", y, weights), random_state=0).fit(X, y, weights)
+        for y in (metres, metres / 1000)
+    )
+    assert in_metres.tried["C"] == in_km.tried["C"]
+    np.testing.assert_allclose(in_metres.outputs(X), in_km.outputs(X) * 1000, rtol=1e-9)
+
+
 def test_calibration_undoes_overconfidence() -> None:
     random = np.random.default_rng(0)
     logits = random.normal(size=(20_000, 3)) * 2

@@ -8,6 +8,7 @@ import torch
 from hypothesis import given, settings
 from hypothesis import strategies as st
 
+from mmcore.errors import FusionError
 from mmcore.fusion.autoencoder import AutoencoderFusion
 from mmcore.fusion.base import FitRun
 from mmcore.fusion.neural import hidden
@@ -46,6 +47,23 @@ def test_the_weighted_sum_is_the_formula(weights: str) -> None:
     shares /= shares.sum(axis=1, keepdims=True)
     expected = sum(shares[:, [m]] * np.nan_to_num(points[name]) for m, name in enumerate(VAL.views))
     np.testing.assert_allclose(model.fuse(VAL.views), expected, atol=1e-5)
+
+
+@pytest.mark.parametrize("fixed", [None, {"text": 1.0, "image": 3.0, "audio": 6.0}])
+def test_fixed_weights_are_those_given_shared_out_over_what_is_present(fixed) -> None:
+    model = WeightedFusion(weights="fixed", fixed=fixed, dim=8, **QUICK).fit(TRAIN.views, TRAIN.labels)
+    points, given = model.transform(VAL.views), fixed or {"text": 1.0, "image": 1.0, "audio": 1.0}
+    total = sum(np.where(VAL.views[name].present, number, 0.0) for name, number in given.items())
+    expected = sum(np.nan_to_num(points[name]) * number for name, number in given.items()) / total[:, None]
+    np.testing.assert_allclose(model.fuse(VAL.views), expected, atol=1e-5)
+
+
+@pytest.mark.parametrize(
+    "fixed", [{"image": 1.0}, {"image": 1, "audio": 1, "video": 1}, {"image": 1, "audio": 1, "text": 0}]
+)
+def test_fixed_weights_that_do_not_fit_are_refused(fixed) -> None:
+    with pytest.raises(FusionError, match="fixed: needs a positive number for each of image, audio, text"):
+        WeightedFusion(weights="fixed", fixed=fixed).fit(TRAIN.views, TRAIN.labels)
 
 
 def test_gates_differ_between_rows_and_global_weights_do_not() -> None:

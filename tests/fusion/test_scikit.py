@@ -14,7 +14,7 @@ from sklearn.utils.estimator_checks import check_estimator
 
 from mmcore.fusion.cca import CcaFusion
 from mmcore.fusion.concat import ConcatFusion
-from tests.fusion.conftest import KERNEL, METHODS, NEURAL, SUBSPACES, made
+from tests.fusion.conftest import FOLDED, KERNEL, METHODS, NEURAL, SUBSPACES, UNINFORMED, made
 
 COLUMNS = {"even": slice(0, None, 2), "odd": slice(1, None, 2)}
 
@@ -29,15 +29,23 @@ DRAWN_BATCHES = {"check_sample_weight_equivalence_on_dense_data": "a row met twi
 HELD_OUT = {
     "check_sample_weight_equivalence_on_dense_data": "rows held out to calibrate differ where a row is there twice"
 }
+FOLDS = {"check_sample_weight_equivalence_on_dense_data": "a row given twice may be on both sides of a fold"}
+NO_VALUES = {
+    "check_classifiers_train": "the values that tell its classes are not looked at",
+    "check_regressors_train": "the values that its numbers follow are not looked at",
+}
+EXPECTED = {SUBSPACES: ONE_DIRECTION, NEURAL: DRAWN_BATCHES, FOLDED: FOLDS, KERNEL: HELD_OUT, UNINFORMED: NO_VALUES}
+SLOW = (*NEURAL, "concat-network", "concat-tree", "late-stacking")
 
 
 def expected_failures(name: str) -> dict[str, str]:
-    families = ((SUBSPACES, ONE_DIRECTION), (NEURAL, DRAWN_BATCHES), (KERNEL, HELD_OUT))
-    return WHOLE_VIEWS | {key: why for names, found in families if name in names for key, why in found.items()}
+    return WHOLE_VIEWS | {
+        check: why for names, checks in EXPECTED.items() if name in names for check, why in checks.items()
+    }
 
 
 @pytest.mark.parametrize("task", ["classes", "regression"])
-@pytest.mark.parametrize("name", [pytest.param(name, marks=[pytest.mark.slow] * (name in NEURAL)) for name in METHODS])
+@pytest.mark.parametrize("name", [pytest.param(name, marks=[pytest.mark.slow] * (name in SLOW)) for name in METHODS])
 def test_scikit_learns_checks_pass(name: str, task: str) -> None:
     method = METHODS[name]()
     if task not in method.tasks:

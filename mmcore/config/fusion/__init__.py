@@ -2,12 +2,13 @@
 
 from __future__ import annotations
 
-from typing import Annotated, Any, Literal
+from typing import Annotated, Any, Literal, get_args
 
 from pydantic import BeforeValidator, Field
 
 from mmcore.config.base import Part
 from mmcore.config.fusion.base import FusionMethod, Headed, NeuralFusion
+from mmcore.config.fusion.baselines import MajoritySettings, MissingnessSettings
 from mmcore.config.fusion.factor import SharedFactorSettings
 from mmcore.config.fusion.kernel import (
     AverageKernelSettings,
@@ -17,7 +18,7 @@ from mmcore.config.fusion.kernel import (
     LpMklSettings,
 )
 from mmcore.config.fusion.neural import AutoencoderSettings
-from mmcore.config.fusion.plain import ConcatSettings, LateSettings, WeightedSettings
+from mmcore.config.fusion.plain import ConcatSettings, LateSettings, MultiplicativeSettings, WeightedSettings
 from mmcore.config.fusion.subspace import CcaSettings, GccaSettings, KccaSettings, PlsSettings
 
 __all__ = [
@@ -37,17 +38,21 @@ __all__ = [
     "KernelMethod",
     "LateSettings",
     "LpMklSettings",
+    "MajoritySettings",
     "MethodSettings",
+    "MissingnessSettings",
+    "MultiplicativeSettings",
     "NeuralFusion",
     "PlsSettings",
     "SharedFactorSettings",
     "WeightedSettings",
 ]
 
-AnyFusion = Annotated[
+OwnFusion = (
     ConcatSettings
     | LateSettings
     | WeightedSettings
+    | MultiplicativeSettings
     | AverageKernelSettings
     | EasyMklSettings
     | LpMklSettings
@@ -57,28 +62,13 @@ AnyFusion = Annotated[
     | PlsSettings
     | KccaSettings
     | SharedFactorSettings
-    | AutoencoderSettings,
-    Field(discriminator="method"),
-]
-
-IMPLEMENTATIONS = frozenset(
-    settings.implementation
-    for settings in (
-        ConcatSettings,
-        LateSettings,
-        WeightedSettings,
-        AverageKernelSettings,
-        EasyMklSettings,
-        LpMklSettings,
-        KernelAlignmentSettings,
-        CcaSettings,
-        GccaSettings,
-        PlsSettings,
-        KccaSettings,
-        SharedFactorSettings,
-        AutoencoderSettings,
-    )
+    | AutoencoderSettings
+    | MajoritySettings
+    | MissingnessSettings
 )
+AnyFusion = Annotated[OwnFusion, Field(discriminator="method")]
+
+IMPLEMENTATIONS = frozenset(settings.implementation for settings in get_args(OwnFusion))
 """The classes that a saved model may be an instance of."""
 
 
@@ -90,6 +80,7 @@ MethodName = Literal[
     "concat",
     "late",
     "weighted",
+    "multiplicative",
     "average-kernel",
     "easymkl",
     "lpmkl",
@@ -100,6 +91,8 @@ MethodName = Literal[
     "kcca",
     "shared-factor",
     "autoencoder",
+    "majority",
+    "missingness",
 ]
 
 # The JSON schema admits the bare name too: a server checks a deployment's parameters against it.

@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+from importlib.util import find_spec
 from typing import Annotated, ClassVar, Literal
 
 from pydantic import Field, field_validator
@@ -34,10 +35,18 @@ class FusionMethod(Settings):
 class Headed(FusionMethod):
     """What the methods have in common whose map is followed by a head that predicts."""
 
-    head: Literal["linear"] = "linear"
-    """What predicts from the fused vector: logistic (of numbers: ridge) regression."""
+    head: Literal["linear", "kernel", "tree", "network"] = "linear"
+    """What predicts from the fused vector: logistic (of numbers: ridge) regression, support vector machines with a
+    Gaussian kernel, boosted trees (LightGBM, the extra `trees`), or a perceptron with one hidden layer."""
     C: Penalty = "auto"
     """Inverse strength of the head's penalty; `auto` takes the best of several on the validation split."""
+
+    @field_validator("head")
+    @classmethod
+    def _installed(cls, head: str) -> str:
+        if head == "tree" and find_spec("lightgbm") is None:
+            raise ValueError("tree needs lightgbm, which is not installed: pip install 'mmcore[trees]'")
+        return head
 
 
 class NeuralFusion(FusionMethod):

@@ -3,15 +3,17 @@
 from __future__ import annotations
 
 from collections.abc import Mapping
-from typing import Literal, Protocol, Self
+from typing import Any, Literal, Protocol, Self
 
 from mmcore.fusion.data import Array
+from mmcore.fusion.heads.kernel import KernelHead
 from mmcore.fusion.heads.linear import LinearHead
+from mmcore.fusion.heads.network import NetworkHead
+from mmcore.fusion.heads.tree import TreeHead
 from mmcore.fusion.targets import Target
 from mmcore.records import Json
 
-HeadKind = Literal["linear"]
-HEADS = {"linear": LinearHead}
+HeadKind = Literal["linear", "kernel", "tree", "network"]
 Strength = float | Literal["auto"]
 
 
@@ -29,11 +31,24 @@ class Head(Protocol):
         """What was learned, to be saved under names that begin with `prefix`."""
 
 
-def make_head(kind: HeadKind, target: Target, *, C: Strength = "auto", random_state: int | None = None) -> Head:
-    """A head of this kind, not fitted yet."""
-    return HEADS[kind](target, C=C, random_state=random_state)
+HEADS: dict[HeadKind, Any] = {"linear": LinearHead, "kernel": KernelHead, "tree": TreeHead, "network": NetworkHead}
+
+
+def make_head(
+    kind: HeadKind, target: Target, *, C: Strength = "auto", random_state: int | None = None, threads: int = 1
+) -> Head:
+    """A head of this kind, not fitted yet. Trees are grown by `threads`, whose number does not decide the bits."""
+    settings = {"threads": threads} if kind == "tree" else {}
+    head: Head = HEADS[kind](target, C=C, random_state=random_state, **settings)
+    return head
 
 
 def restored_head(kind: HeadKind, target: Target, arrays: Mapping[str, Array], prefix: str) -> Head:
     """The head that was saved as `arrays`."""
-    return HEADS[kind].restored(target, arrays, prefix)
+    head: Head = HEADS[kind].restored(target, arrays, prefix)
+    return head
+
+
+def holds_training_rows(kind: HeadKind) -> bool:
+    """Whether a model with this head contains rows that it learned from."""
+    return bool(HEADS[kind].contains_training_rows)

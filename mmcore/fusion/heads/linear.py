@@ -8,16 +8,14 @@ from typing import Any, Literal, Self
 import numpy as np
 from scipy.optimize import minimize
 from scipy.special import expit, log_softmax
-from sklearn.model_selection import KFold, StratifiedKFold
 
 from mmcore.fusion.data import Array
+from mmcore.fusion.heads.folds import folds
 from mmcore.fusion.targets import Target, calibrate
 from mmcore.records import Json
 
 C_GRID = (0.0003, 0.001, 0.003, 0.01, 0.03, 0.1, 0.3, 1.0, 3.0, 10.0)
 """Strengths tried for C = auto, strongest penalty first."""
-
-MAX_FOLDS = 5
 
 
 class LinearHead:
@@ -29,6 +27,8 @@ class LinearHead:
     value of `C_GRID` with the lowest calibrated validation loss, or, without validation rows, the lowest loss in
     cross-validation. Calibration divides W and b by one temperature, see `targets.calibrate`.
     """
+
+    contains_training_rows = False
 
     def __init__(self, target: Target, *, C: float | Literal["auto"] = "auto", random_state: int | None = None) -> None:
         self.target = target
@@ -86,20 +86,11 @@ class LinearHead:
         return self.target.loss(outputs * sharpness, truth)
 
     def _cross_validated(self, X: Array, targets: Array, weights: Array) -> tuple[float, dict[str, float]]:
-        seed = 0 if self.random_state is None else self.random_state
-        folds: StratifiedKFold | KFold
-        if self.target.task == "classes":
-            counts = np.bincount(targets)
-            count = min(MAX_FOLDS, int(counts[counts > 0].min()))
-            if count < 2:
-                return 1.0, {}
-            folds = StratifiedKFold(count, shuffle=True, random_state=seed)
-        else:
-            if len(X) < 2 * MAX_FOLDS:
-                return 1.0, {}
-            folds = KFold(MAX_FOLDS, shuffle=True, random_state=seed)
+        parts = folds(self.target, targets, self.random_state)
+        if not parts:
+            return 1.0, {}
         losses = dict.fromkeys(C_GRID, 0.0)
-        for fit, held in folds.split(X, targets):
+        for fit, held in parts:
             start = None
             for C in C_GRID:
                 start = minimise(self.target, X[fit], targets[fit], weights[fit], C, start=start)

@@ -1,0 +1,43 @@
+"""Settings of fusion methods that depend on each other, or on what is installed."""
+
+from __future__ import annotations
+
+import inspect
+
+import pytest
+from pydantic import ValidationError
+
+from mmcore.config.fusion import IMPLEMENTATIONS, AnyFusion, ConcatSettings, FusionConfig, WeightedSettings
+
+SETTINGS = AnyFusion.__origin__.__args__
+
+
+@pytest.mark.parametrize("kind", SETTINGS, ids=lambda kind: kind.__name__)
+def test_the_fields_are_the_constructors_arguments(kind) -> None:
+    settings = kind()
+    arguments = inspect.signature(settings.load()).parameters
+    given = settings.model_dump(exclude={"method"})
+    assert set(given) | {"random_state", "task", "columns"} == set(arguments)
+    assert {name: arguments[name].default for name in given} == given
+    assert kind.implementation in IMPLEMENTATIONS
+
+
+def test_every_method_is_known_by_its_name() -> None:
+    names = [kind().method for kind in SETTINGS]
+    assert [settings.method for settings in FusionConfig(methods=names).methods] == names
+    schema = FusionConfig.model_json_schema(mode="validation")
+    assert set(names) == set(schema["properties"]["methods"]["items"]["anyOf"][0]["enum"])
+
+
+def test_numbers_for_the_modalities_need_fixed_weights() -> None:
+    assert WeightedSettings(weights="fixed", fixed={"image": 0.5, "text": 2}).fixed == {"image": 0.5, "text": 2.0}
+    with pytest.raises(ValidationError, match="`weights` is learned; set `weights: fixed`"):
+        WeightedSettings(fixed={"image": 0.5})
+    with pytest.raises(ValidationError, match="greater than 0"):
+        WeightedSettings(weights="fixed", fixed={"image": 0})
+
+
+def test_trees_need_their_library(monkeypatch) -> None:
+    monkeypatch.setattr("mmcore.config.fusion.base.find_spec", lambda _: None)
+    with pytest.raises(ValidationError, match=r"pip install 'mmcore\[trees\]'"):
+        ConcatSettings(head="tree")
