@@ -74,9 +74,9 @@ def paired_difference(
 ) -> Difference:
     """Mean of `first` minus mean of `second`, scores (n,) or (n, seeds) of the same rows, with interval and p value.
 
-    A row's score is its mean over seeds, so that rows are what is drawn. The interval is a paired bootstrap: both models
-    on the same draw of rows, or of groups. p is that of the paired permutation test: without a difference the two
-    scores of a row (of a group: all at once) might as well be swapped; it is the share of random swaps, the given
+    A row's score is its mean over seeds, so that rows are what is drawn. The interval is a paired bootstrap: both
+    models on the same draw of rows, or of groups. p is that of the paired permutation test: without a difference the
+    two scores of a row (of a group: all at once) might as well be swapped; it is the share of random swaps, the given
     order among them, with a difference at least as large. Sources: Efron and Tibshirani (1993), chapters 8 and 13;
     E. Noreen, Computer-Intensive Methods for Testing Hypotheses (1989), chapter 2.
     """
@@ -174,8 +174,8 @@ def _sign_flip_p(sums: Array, seed: int, resamples: int) -> float:
         step = max(1, DRAWN_AT_ONCE // len(values))
         for start in range(0, resamples, step):
             bits = random.integers(0, 256, (min(step, resamples - start), -(-len(values) // 8)), dtype=np.uint8)
-            positive = np.unpackbits(bits, axis=1, count=len(values))
-            flipped[start : start + len(bits)] = np.abs(2 * (positive @ values) - values.sum())
+            signs = np.unpackbits(bits, axis=1, count=len(values))
+            flipped[start : start + len(bits)] = np.abs(2 * (signs @ values) - values.sum())
     return float((1 + np.sum(flipped >= seen * (1 - 1e-9))) / (1 + resamples))
 
 

@@ -105,7 +105,11 @@ def test_p_of_many_rows_equals_scipy() -> None:
     rng = np.random.default_rng(8)
     first, second = rng.normal(0.15, 1, 300), rng.normal(size=300)
     wanted = stats.permutation_test(
-        (first, second), lambda a, b, axis: np.mean(a - b, axis=axis), permutation_type="samples", vectorized=True, rng=rng
+        (first, second),
+        lambda a, b, axis: np.mean(a - b, axis=axis),
+        permutation_type="samples",
+        vectorized=True,
+        rng=rng,
     ).pvalue
     assert paired_difference(first, second).p == pytest.approx(wanted, abs=0.02)
 
