@@ -11,6 +11,7 @@ from functools import cache, partial
 from typing import Any
 
 from mmcore.config.fusion import NeuralFusion
+from mmcore.config.metrics import LOWER_IS_BETTER
 from mmcore.config.run import RunConfig
 from mmcore.errors import DamagedError, StageError
 from mmcore.fusion.planned import (
@@ -126,11 +127,11 @@ def fit_models(  # noqa: PLR0917 - as the other stages
 
 
 def choose_best(models: Sequence[ModelEntry], metric: str) -> ModelEntry:
-    """The configured model with the best validation score (the lowest log loss); the first of equals.
+    """The configured model with the best validation score by this metric; the first of equals.
 
     Baselines are not candidates. Raises ValueError where there is no other.
     """
-    sign = 1 if metric == "log_loss" else -1
+    sign = 1 if metric in LOWER_IS_BETTER else -1
     return min((model for model in models if not model.baseline), key=lambda model: sign * model.val_scores[metric])
 
 

@@ -26,6 +26,7 @@ from mmcore.shards.read import read_index
 from mmcore.storage import Store
 
 DIMS = {"image": 5, "audio": 4}
+PROBA = ["proba a", "proba b", "proba c"]
 
 
 class Counted(Silent):
@@ -120,7 +121,8 @@ def bench(trained: Bench) -> Bench:
 
 def _bytes(store: Store) -> dict[str, bytes]:
     root = Path(store.url("evaluations"))
-    return {str(file.relative_to(root)): file.read_bytes() for file in sorted(root.rglob("*")) if file.is_file()}
+    files = [file for file in sorted(root.rglob("*")) if file.is_file() and file.name != "costs.json"]
+    return {str(file.relative_to(root)): file.read_bytes() for file in files}
 
 
 def test_scores_and_predictions_agree(bench: Bench) -> None:
@@ -130,11 +132,15 @@ def test_scores_and_predictions_agree(bench: Bench) -> None:
     for model, entry in zip(bench.models, entries, strict=True):
         with bench.store.as_local(f"evaluations/{entry.digest}/predictions.parquet") as file:
             table = pq.read_table(file)
-        assert table.column_names == ["key", "label", "predicted", "correct", "proba a", "proba b", "proba c"]
+        assert table.column_names == ["key", "label", "predicted", "correct", "score", *PROBA]
         assert table["key"].to_pylist() == rows.keys.tolist()
         assert table["label"].to_pylist() == rows.labels.tolist()
         overall = bench.scores(entry)["overall"]
         assert np.mean(table["correct"].to_numpy()) == pytest.approx(overall["accuracy"])
+        assert np.mean(table["score"].to_numpy()) == pytest.approx(overall["score"])
+        costs = bench.store.read_json(f"evaluations/{entry.digest}/costs.json")
+        assert costs["predict_seconds"] > 0
+        assert costs["predicted_rows"] > len(rows)
         fitted = open_model(bench.store, model.digest)
         assert table["predicted"].to_pylist() == fitted.predict(rows.views).tolist()
         assert overall["accuracy"] == pytest.approx(fitted.score(rows.views, rows.labels))

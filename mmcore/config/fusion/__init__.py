@@ -11,6 +11,7 @@ from mmcore.config.fusion.base import FusionMethod, Headed, NeuralFusion
 from mmcore.config.fusion.neural import AutoencoderSettings
 from mmcore.config.fusion.plain import ConcatSettings, LateSettings, WeightedSettings
 from mmcore.config.fusion.subspace import CcaSettings
+from mmcore.config.metrics import MetricName
 
 __all__ = [
     "IMPLEMENTATIONS",
@@ -57,7 +58,9 @@ class FusionConfig(Part):
 
     methods: list[MethodSettings] = Field(default_factory=_one_of_each, min_length=1)
     """Names, or names with settings: `[concat, {method: cca, n_components: 8}]`."""
-    metric: Literal["log_loss", "accuracy", "macro_f1"] = "log_loss"
-    """What the best method is chosen by, on the validation split."""
+    metric: Literal["auto"] | MetricName = "auto"
+    """What the best method is chosen by, on the validation split. `auto`: log loss, or RMSE for numbers. Classes:
+    log_loss, accuracy, macro_f1; several labels also sample_f1, subset_accuracy, label_accuracy, micro_f1,
+    mean_average_precision; numbers: rmse, mae, r2."""
     seed: int = Field(0, ge=0)
     """Seed of all fusion models."""

@@ -2,7 +2,7 @@
 
 from __future__ import annotations
 
-from typing import Annotated, Literal
+from typing import Annotated, ClassVar, Literal
 
 from pydantic import Field, field_validator
 
@@ -13,6 +13,9 @@ Penalty = Literal["auto"] | Annotated[float, Field(gt=0)]
 
 class FusionMethod(Settings):
     """What all fusion methods have in common. The fields are the constructor's arguments."""
+
+    tasks: ClassVar[frozenset[str]] = frozenset({"classes", "multilabel", "regression"})
+    """What the method can learn."""
 
     scaling: Literal["none", "standard", "l2"] = "standard"
     """How each view is scaled first, fitted on its present training rows."""
