@@ -11,8 +11,8 @@ from rich.markup import escape
 from rich.table import Table
 
 from mmcore.config import RunConfig
+from mmcore.config.metrics import METRIC_WORDS
 from mmcore.errors import ConfigError, Problem
-from mmcore.evaluation.leaderboard import METRIC_WORDS
 from mmcore.planning import Plan, make_plan, runs_of
 from mmcore.records import Json
 from mmcore.storage import Store
@@ -129,22 +129,22 @@ def _state(record: dict[str, Json]) -> str:
 
 def _leaderboard(record: dict[str, Json]) -> Table:
     modalities = [encoder["modality"] for encoder in record["encoders"] if not encoder.get("floor")]
-    metric = METRIC_WORDS[record["leaderboard"]["metric"]]
+    board = record["leaderboard"]
+    metric, headline, *others = (METRIC_WORDS[name] for name in (board["metric"], *board["metrics"]))
     table = Table(box=None, pad_edge=False, header_style="bold")
     table.add_column("", no_wrap=True)
     without_one = [f"without {name}" for name in modalities] if len(modalities) > 1 else []
-    for column in (f"val {metric}", "accuracy", "95% interval", "macro F1", "log loss", *without_one):
-        table.add_column(column, justify="right", no_wrap=column in ("accuracy", "95% interval"))
-    for row in record["leaderboard"]["rows"]:
+    for column in (f"val {metric}", headline, "95% interval", *others, *without_one):
+        table.add_column(column, justify="right", no_wrap=column in (headline, "95% interval"))
+    for row in board["rows"]:
         without = row["without"]
         name = escape(row["model"])
         table.add_row(
             f"[bold green]{name} *[/]" if row["chosen"] else f"[dim]{name}[/]" if row["baseline"] else name,
             f"{row['val']:.3f}",
-            f"{row['accuracy']:.3f}",
+            f"{row['score']:.3f}",
             f"{row['low']:.3f} – {row['high']:.3f}",
-            f"{row['macro_f1']:.3f}",
-            f"{row['log_loss']:.3f}",
+            *(f"{row[name]:.3f}" for name in board["metrics"][1:]),
             *(f"{without[m]:.3f}" if without.get(m) is not None else "" for m in modalities if without_one),
         )
     table.caption = f"* chosen among the fusion methods by {metric} on the validation split; the rest is the test split"

@@ -6,6 +6,7 @@ from prefect import task
 from prefect.artifacts import create_link_artifact, create_markdown_artifact, create_table_artifact
 from prefect.cache_policies import NO_CACHE
 
+from mmcore.config.metrics import METRIC_WORDS
 from mmcore.evaluation.evaluate import evaluate_models, leaderboard
 from mmcore.evaluation.seeds import across_seeds
 from mmcore.records import EncoderEntry, EvaluationEntry, Json, ModelEntry
@@ -72,10 +73,9 @@ def _rows(board: Json) -> list[dict[str, str]]:
         {
             "model": row["model"],
             "role": "chosen" if row["chosen"] else "floor" if row["floor"] else "baseline" if row["baseline"] else "",
-            "accuracy": f"{row['accuracy']:.3f}",
+            METRIC_WORDS[board["headline"]]: f"{row['score']:.3f}",
             "95% interval": f"{row['low']:.3f} – {row['high']:.3f}",
-            "macro F1": f"{row['macro_f1']:.3f}",
-            "log loss": f"{row['log_loss']:.3f}",
+            **{METRIC_WORDS[name]: f"{row[name]:.3f}" for name in board["metrics"][1:]},
             **{f"without {name}": f"{value:.3f}" for name, value in row["without"].items() if value is not None},
             "rows": f"{row['n']:,}",
         }

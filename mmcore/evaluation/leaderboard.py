@@ -11,21 +11,16 @@ from typing import Any
 import numpy as np
 
 from mmcore.config import RunConfig
-from mmcore.config.metrics import LOWER_IS_BETTER, METRIC_WORDS, METRICS, headline
+from mmcore.config.metrics import LOWER_IS_BETTER, METRICS, headline
 from mmcore.errors import DamagedError
 from mmcore.evaluation.intervals import Array, group_note, holm, paired_difference
 from mmcore.evaluation.judge import interval_of, interval_words
 from mmcore.evaluation.predictions import RowScores, read_row_scores
-from mmcore.evaluation.verdict import verdict
+from mmcore.evaluation.verdict import REFERENCES, verdict
 from mmcore.evaluation.whole import read_whole
 from mmcore.fusion.fit import choose_best
 from mmcore.records import EvaluationEntry, Json, ModelEntry
 from mmcore.storage import Store
-
-__all__ = ["METRIC_WORDS", "REFERENCES", "leaderboard"]
-
-REFERENCES = frozenset({"majority", "missingness"})
-"""Methods that look at no features: what every table has to be above."""
 
 Row = dict[str, Any]
 Scored = tuple[Sequence[ModelEntry], Sequence[EvaluationEntry]]

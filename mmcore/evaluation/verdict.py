@@ -8,6 +8,9 @@ from typing import Any
 from mmcore.config.metrics import METRIC_WORDS
 from mmcore.records import Json
 
+REFERENCES = frozenset({"majority", "missingness"})
+"""Methods that look at no features: what every table has to be above."""
+
 SURE = 0.05
 """Of Holm's corrected p values: below it a difference is more than chance explains."""
 
@@ -101,8 +104,7 @@ def _unused(rows: Sequence[Row]) -> list[str]:
     """Which fused models show no sign of using a modality."""
     by: dict[str, list[str]] = {}
     for row in rows:
-        # A table of before this was asked has no answer.
-        for name in row.get("unused", ()) if len(row["modalities"]) > 1 and _learns_from_features(row) else ():
+        for name in row["unused"] if len(row["modalities"]) > 1 and _learns_from_features(row) else ():
             by.setdefault(name, []).append(row["model"])
     return [
         f"No sign that {name} is used, for shuffling it across rows costs nothing beyond chance: {_listed(models)}."
@@ -111,7 +113,7 @@ def _unused(rows: Sequence[Row]) -> list[str]:
 
 
 def _learns_from_features(row: Row) -> bool:
-    return row["method"] not in {"majority", "missingness"}
+    return row["method"] not in REFERENCES
 
 
 def _told_by_missing(named: Mapping[str, Row], comparisons: Sequence[Json]) -> list[str]:

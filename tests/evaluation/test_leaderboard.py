@@ -11,8 +11,8 @@ import pytest
 
 from mmcore.config import RunConfig
 from mmcore.errors import DamagedError
-from mmcore.evaluation.leaderboard import leaderboard
 from mmcore.evaluation.intervals import holm, paired_difference, wilson_interval
+from mmcore.evaluation.leaderboard import leaderboard
 from mmcore.records import EvaluationEntry, ModelEntry
 from mmcore.storage import Store
 
@@ -38,6 +38,7 @@ def _publish(
     modalities: list[str],
     right: np.ndarray,
     keys: list[str] | None = None,
+    *,
     groups: list[str] | None = None,
     unused: tuple[str, ...] = (),
 ) -> None:

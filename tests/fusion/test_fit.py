@@ -13,14 +13,15 @@ import pytest
 
 from mmcore.config import ConcatSettings, RunConfig
 from mmcore.errors import ConfigError, DamagedError, StageError
-from mmcore.evaluation.scores import summary
+from mmcore.evaluation.scores import score_model
 from mmcore.features.opening import open_encoder
 from mmcore.features.store import Made, Table, write_view
 from mmcore.fusion import data, fit, planned
 from mmcore.fusion.base import FusionModel
 from mmcore.fusion.concat import ConcatFusion
-from mmcore.fusion.data import LabelledViews, Views, load_views
+from mmcore.fusion.data import Views, load_views
 from mmcore.fusion.fit import choose_best, fit_models, foresee_models, read_receipt
+from mmcore.fusion.late import LateFusion
 from mmcore.fusion.planned import plan_models
 from mmcore.fusion.scores import validation_scores
 from mmcore.parallel import serial_pool
@@ -30,6 +31,7 @@ from mmcore.shards.prepare import prepare
 from mmcore.shards.read import read_index
 from mmcore.storage import Store
 from mmcore.training import loop
+from tests.fusion.conftest import made
 
 DIMS = {"image": 5, "audio": 4}
 WEIGHTED = {"method": "weighted", "epochs": 8, "dim": 8, "batch_size": 16, "learning_rate": 1e-2}
@@ -332,21 +334,10 @@ def test_the_device_is_asked_for_only_for_networks(bench: Bench, monkeypatch: py
 
 
 def test_validation_scores_are_those_of_the_test_split() -> None:
-    truth, predicted = np.array([0, 0, 1]), np.array([0, 2, 1])
-
-    class Model:
-        def label_codes(self, _: Any) -> np.ndarray:
-            return truth
-
-        def predict_proba(self, _: Any) -> np.ndarray:
-            return np.eye(3)[predicted]
-
-    rows = LabelledViews(Views({"image": np.zeros((3, 1))}), truth, truth)
-    scores = validation_scores(Model(), rows)
-    overall = summary(truth, np.eye(3)[predicted])
-    assert scores == {name: overall[name] for name in ("log_loss", "accuracy", "macro_f1")}
-    # The third class, which no row has, counts for nothing.
-    assert scores["macro_f1"] == pytest.approx((2 / 3 + 1) / 2)
+    train, held = made(90), made(40, seed=1)
+    model = LateFusion(C=1.0).fit(train.views, train.labels)
+    overall = score_model(model, held, instances=False).scores["overall"]
+    assert validation_scores(model, held) == {name: overall[name] for name in ("accuracy", "macro_f1", "log_loss")}
 
 
 class _Counted(Silent):

@@ -88,3 +88,8 @@ def test_every_metric_has_a_word_and_a_direction() -> None:
     assert names == set(METRIC_WORDS)
     assert names >= LOWER_IS_BETTER
     assert all(headline(task) not in LOWER_IS_BETTER and CHOSEN_BY[task] in METRICS[task] for task in METRICS)
+
+
+def test_a_class_that_no_row_has_counts_for_nothing() -> None:
+    found = all_scores("classes", np.array([0, 0, 1]), np.eye(3)[[0, 2, 1]])
+    assert found["macro_f1"] == pytest.approx((2 / 3 + 1) / 2)

@@ -15,7 +15,7 @@ from mmcore.evaluation.seeds import across_seeds
 from mmcore.modalities.base import REASONS
 from mmcore.records import Reject
 from mmcore.report.build import SHOWN_REJECTS, build_report
-from mmcore.report.rendering import duration, moment, score, signed
+from mmcore.report.rendering import duration, moment, p_value, score, signed
 from mmcore.storage import Store
 from tests.report.made_run import DIGITS, make_run
 
@@ -160,7 +160,7 @@ def test_other_numbers_are_the_scores(store: Store, run: dict[str, Any], page: P
     for row, one in zip(page.table_with("against")[1:], run["leaderboard"]["comparisons"], strict=True):
         assert row[:3] == [one["model"], one["against"], signed(one["difference"])]
         assert row[3] == f"{signed(one['low'])} to {signed(one['high'])}"
-        assert row[4:] == [str(one["only_first"]), str(one["only_second"])]
+        assert row[4:] == [p_value(one["p"]), p_value(one["p_holm"]), str(one["only_first"]), str(one["only_second"])]
     retrieval = page.table_with("Recall@1", "mAP")[2:]
     for row, pair in zip(retrieval, late["retrieval"]["pairs"], strict=True):
         by = pair["class"]
@@ -169,8 +169,32 @@ def test_other_numbers_are_the_scores(store: Store, run: dict[str, Any], page: P
     patterns = page.table_with("image", "Rows", "Accuracy")[1:]
     for row, one in zip(patterns, chosen["patterns"], strict=True):
         assert [("has" in cell) for cell in row[:3]] == [m in one["present"] for m in ("image", "audio", "text")]
-        assert row[3:5] == [str(one["n"]), score(one["accuracy"])]
+        assert row[3:5] == [str(one["n"]), score(one["score"])]
     assert f"Expected calibration error {chosen['calibration']['expected_error']:.3f}" in page.said
+
+
+def test_what_each_modality_gives(run: dict[str, Any], page: Page) -> None:
+    fused = [row for row in run["leaderboard"]["rows"] if len(row["modalities"]) > 1]
+    shown = page.table_with("Shuffled", "Shapley value")[2:]
+    for row, one in zip(shown, fused, strict=True):
+        assert row[0] == one["model"]
+        for cell, name in zip(row[2:5], ("image", "audio", "text"), strict=True):
+            assert cell.startswith(score(one["shuffled"][name]))
+            assert ("no sign of use" in cell) == (name in one["unused"])
+        assert row[5:] == [signed(one["shapley"][name]) for name in ("image", "audio", "text")]
+
+
+def test_every_model_has_its_curves(run: dict[str, Any], page: Page, html: str) -> None:
+    rows = run["leaderboard"]["rows"]
+    shown = page.table_with("Share missing", "Noise")[2:]
+    for row, one in zip(shown, rows, strict=True):
+        missing = [score(one["missing"]["scores"][one["missing"]["at"].index(at)]) for at in (0.0, 0.3, 0.5, 0.7)]
+        noise = [score(one["noise"]["scores"][one["noise"]["at"].index(at)]) for at in (0.5, 1.0, 2.0)]
+        assert row[1:] == [*missing, score(one["missing"]["area"]), *noise, score(one["noise"]["area"])]
+    lines = [attrs["class"] for tag, attrs in page.tags if tag == "polyline" and "model" in str(attrs["class"])]
+    of_each = ["model other"] * 2 + ["model late", "model single", "model chosen"]
+    assert lines == of_each * 2
+    assert html.count("<title>only-image: ") == 2
 
 
 def test_confusion_matrix_is_drawn_cell_by_cell(store: Store, run: dict[str, Any], html: str) -> None:
@@ -182,7 +206,7 @@ def test_confusion_matrix_is_drawn_cell_by_cell(store: Store, run: dict[str, Any
 
 
 def test_every_curve_is_drawn(store: Store, run: dict[str, Any], html: str) -> None:
-    assert html.count("<figure>") == 2, "the encoders of image and audio; the one of text has no epochs"
+    assert html.count("per epoch") == 2, "the encoders of image and audio; the one of text has no epochs"
     path = f"models/{run['models'][0]['digest']}/receipt.json"
     receipt = store.read_json(path)
     curves = {"train_loss": [2.0, 1.0, 0.5], "val_loss": [2.0, 0.8125, 0.9]}
@@ -190,7 +214,7 @@ def test_every_curve_is_drawn(store: Store, run: dict[str, Any], html: str) -> N
     page = _is_sound(build_report(store, run))
     store.publish_json(path, receipt)
     assert "concat fusion model best validation loss 0.812 at epoch 2" in page.said
-    drawn = [attrs["points"].split() for tag, attrs in page.tags if tag == "polyline"]
+    drawn = [a["points"].split() for tag, a in page.tags if tag == "polyline" and a["class"] in {"train", "val"}]
     assert [len(points) for points in drawn] == [24, 24, 24, 24, 3, 3]
 
 
