@@ -19,7 +19,7 @@ from mmcore.features.store import Made, Table, write_view
 from mmcore.fusion import data, fit, planned
 from mmcore.fusion.base import FusionModel
 from mmcore.fusion.concat import ConcatFusion
-from mmcore.fusion.data import Views, load_views
+from mmcore.fusion.data import load_views
 from mmcore.fusion.fit import choose_best, fit_models, foresee_models, read_receipt
 from mmcore.fusion.late import LateFusion
 from mmcore.fusion.planned import plan_models
