@@ -78,6 +78,7 @@ def _board(found: Findings) -> Json:
         **board,
         "modalities": [name for name in found.modalities if name in read],
         "has_floors": any(row["floor"] for row in rows),
+        "complete_only": any(row["handles_missing"] == "complete-only" for row in rows),
         "filled": any(row["handles_missing"] != "native" for row in rows),
         "axis": charts.share_axis([row["low"] for row in rows], INTERVAL_WIDTH),
         "floor": floors[0] if floors else None,
@@ -121,7 +122,7 @@ def _uses(found: Findings) -> Json:
     return {
         "rows": rows,
         "modalities": [name for name in found.modalities if name in read],
-        "axis": charts.difference_axis(shares, INTERVAL_WIDTH),
+        "axis": charts.bar_axis(shares, INTERVAL_WIDTH),
         "probed": [scores["uses"]["n"] for scores in found.scores.values()],
         "exact": all(scores["uses"]["shapley"]["exact"] for scores in found.scores.values()),
     }

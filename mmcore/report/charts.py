@@ -38,6 +38,12 @@ def difference_axis(values: Sequence[float], width: float, margin: float = 6) ->
     return Axis(-end, end, margin, width - margin)
 
 
+def bar_axis(values: Sequence[float], width: float, margin: float = 6) -> Axis:
+    """An axis for bars from zero, with no more room below it than the values need."""
+    low, high = min(0.0, min(values, default=0.0)), max(0.0, max(values, default=0.0))
+    return Axis(low, high if high > low else low + 1, margin, width - margin)
+
+
 def nice_ticks(low: float, high: float, about: int = 4) -> tuple[float, ...]:
     """Round numbers from at most `low` to at least `high`, some `about` of them."""
     if not high > low:
