@@ -42,7 +42,8 @@ def leaderboard(
     chose (`config.metric`), `best_single` the single modality that validation prefers, `late` plain late fusion.
     `comparisons` are paired differences of headline scores on the same test rows, by `family`: fused models against the
     best `single` modality and against the `chosen` model, encoders against their `floor`, `missingness` against the
-    majority class; `p_holm` is corrected within the family. `verdict` are sentences, the first of which says it all.
+    majority class, and the chosen model against late fusion where a `share` of the modalities is `missing`; `p_holm` is
+    corrected within the family. `verdict` are sentences, the first of which says it all.
     Raises DamagedError where scores that a run names are missing or damaged; the next run makes those again.
     """
     task, metric = config.data.task, config.metric
@@ -78,7 +79,8 @@ def leaderboard(
         "interval": interval_words(task, grouped=by_row.groups is not None),
         "group_note": group_note(by_row.groups),
         "rows": rows,
-        "comparisons": _comparisons(_pairs(rows, chosen, single), by_row),
+        "comparisons": _comparisons(_pairs(rows, chosen, single), by_row)
+        + (_with_missing(chosen["model"], late["model"], by_row) if chosen and late and chosen is not late else []),
     }
     return {**board, "verdict": verdict(board)}
 
@@ -175,10 +177,26 @@ def _comparisons(pairs: Sequence[tuple[str, str, str]], by_row: _RowsOf) -> list
         difference = paired_difference(mine.scores, other.scores, mine.groups)
         found.append({"family": family, "model": first, "against": second, **asdict(difference)})
     for family in {one["family"] for one in found}:
-        members = [one for one in found if one["family"] == family]
-        for one, p in zip(members, holm([one["p"] for one in members]), strict=True):
-            one["p_holm"] = p
+        _correct([one for one in found if one["family"] == family])
     return found
+
+
+def _with_missing(chosen: str, late: str, by_row: _RowsOf) -> list[dict[str, Json]]:
+    """The chosen model against plain late fusion where `share` of the further modalities are missing."""
+    mine, other = by_row.of(chosen), by_row.of(late)
+    found = []
+    for share in sorted(mine.missing.keys() & other.missing.keys()):
+        probed = np.isfinite(mine.missing[share])
+        groups = None if mine.groups is None else mine.groups[probed]
+        difference = paired_difference(mine.missing[share][probed], other.missing[share][probed], groups)
+        found.append({"family": "missing", "share": share, "model": chosen, "against": late, **asdict(difference)})
+    _correct(found)
+    return found
+
+
+def _correct(family: Sequence[dict[str, Json]]) -> None:
+    for one, p in zip(family, holm([one["p"] for one in family]), strict=True):
+        one["p_holm"] = p
 
 
 class _RowsOf:
@@ -196,7 +214,10 @@ class _RowsOf:
             if any(one.keys != seeds[0].keys for one in seeds):
                 what = f"the predictions of {model} are not of the same rows by each seed"
                 raise DamagedError(f"evaluations: {what}; run again.")
-            self._read[model] = replace(seeds[0], scores=np.mean([one.scores for one in seeds], axis=0))
+            missing = {share: np.mean([one.missing[share] for one in seeds], axis=0) for share in seeds[0].missing}
+            self._read[model] = replace(
+                seeds[0], scores=np.mean([one.scores for one in seeds], axis=0), missing=missing
+            )
         return self._read[model]
 
     @property

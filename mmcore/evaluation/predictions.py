@@ -2,10 +2,11 @@
 
 from __future__ import annotations
 
-from collections.abc import Sequence
+from collections.abc import Mapping, Sequence
 from dataclasses import dataclass
 from typing import TYPE_CHECKING
 
+from mmcore.evaluation.robustness import MISSING_SHARES
 from mmcore.evaluation.whole import read_whole
 from mmcore.records import Dataset
 from mmcore.shards.read import read_index
@@ -19,6 +20,10 @@ if TYPE_CHECKING:
     from mmcore.fusion.data import LabelledViews
 
 
+COMPARED_SHARES = (0.3, 0.5, 0.7)
+"""Shares of missing modalities at which each row's score is kept, so that models can be compared there."""
+
+
 @dataclass(frozen=True)
 class RowScores:
     """The score of each test row by one model."""
@@ -28,6 +33,8 @@ class RowScores:
     """(n,)"""
     groups: Array | None
     """(n,) of int: rows with the same number belong together."""
+    missing: Mapping[float, Array]
+    """By share of missing modalities (of `COMPARED_SHARES`) the scores (n,) then; NaN for rows that were not probed."""
 
 
 def read_row_scores(store: Store, evaluation: str) -> RowScores:
@@ -37,12 +44,19 @@ def read_row_scores(store: Store, evaluation: str) -> RowScores:
 
     table = pq.read_table(pa.BufferReader(read_whole(store, f"evaluations/{evaluation}", "predictions.parquet")))
     groups = numbered(table["group"].to_pylist()) if "group" in table.column_names else None
-    return RowScores(table["key"].to_pylist(), table["score"].to_numpy(), groups)
+    missing = {
+        share: table[_column(share)].to_numpy() for share in COMPARED_SHARES if _column(share) in table.column_names
+    }
+    return RowScores(table["key"].to_pylist(), table["score"].to_numpy(), groups, missing)
+
+
+def _column(share: float) -> str:
+    return f"score at {share:.0%} missing"
 
 
 def predictions_table(rows: LabelledViews, scored: Scored, groups: Sequence[str | None] | None) -> pa.Table:
     """One row per labelled test sample: `key`, `group` where there are groups, `label`, `predicted`, and `score`, whose
-    mean is the headline metric; of classes also `correct`.
+    mean is the headline metric, as it is and with modalities missing; of classes also `correct`.
 
     Of classes and of several labels also float32 `proba <name>` each; several labels are lists of names.
     """
@@ -65,6 +79,9 @@ def predictions_table(rows: LabelledViews, scored: Scored, groups: Sequence[str 
         columns["predicted"] = pa.array(names[predictions.argmax(axis=1)].tolist(), pa.string())
         columns["correct"] = pa.array(scored.row_scores == 1)
     columns["score"] = pa.array(scored.row_scores)
+    if scored.missing_scores is not None:
+        of_share = dict(zip(MISSING_SHARES, scored.missing_scores, strict=True))
+        columns |= {_column(share): pa.array(of_share[share]) for share in COMPARED_SHARES}
     for number, name in enumerate(classes):
         columns[f"proba {name}"] = pa.array(predictions[:, number].astype(np.float32))
     return pa.table(columns)

@@ -27,17 +27,20 @@ class Curve:
     area: float
 
 
-def missing_curve(masked: Masked, seed: int = 0) -> Curve:
-    """The mean score where each row keeps one of its modalities and loses each other with probability p.
+def missing_curve(scores: Array) -> Curve:
+    """The mean over rows of `missing_scores` (shares, n)."""
+    return _curve(MISSING_SHARES, scores.mean(axis=1).tolist())
+
+
+def missing_scores(masked: Masked, seed: int = 0) -> Array:
+    """Each row's score where it keeps one of its modalities and loses each other with probability p: (shares, n).
 
     Which one is kept is equally likely any that the row has; all the modalities of the data count, also those that
     this model does not read, so that the curves of all models are about the same rows. Up to five modalities it is
     the expectation itself: a row of r modalities is left with the set S with probability
     |S|/r · p^(r - |S|) · (1 - p)^(|S| - 1). Beyond, the mean of several draws, the same for every model and nested.
     """
-    exact = masked.present.shape[1] <= MOST_EXACT
-    scores = _expected(masked) if exact else _drawn(masked, seed)
-    return _curve(MISSING_SHARES, scores)
+    return _expected(masked) if masked.present.shape[1] <= MOST_EXACT else _drawn(masked, seed)
 
 
 def noise_curve(score: ScoreRows, views: Views, reads: Sequence[str], seed: int = 0) -> Curve:
@@ -67,15 +70,15 @@ def left_with(present: Array, sets: Array, share: float) -> Array:
     return np.asarray(np.where(within, odds, 0.0))
 
 
-def _expected(masked: Masked) -> list[float]:
+def _expected(masked: Masked) -> Array:
     sets = all_masks(masked.present.shape[1])
     scores = masked(sets[:, None, :])
-    return [float((left_with(masked.present, sets, share) * scores).sum(axis=0).mean()) for share in MISSING_SHARES]
+    return np.stack([(left_with(masked.present, sets, share) * scores).sum(axis=0) for share in MISSING_SHARES])
 
 
-def _drawn(masked: Masked, seed: int) -> list[float]:
+def _drawn(masked: Masked, seed: int) -> Array:
     shown = np.stack([hidden_at_random(masked.present, masked.names, seed, r) for r in range(MISSING_REPEATS)])
-    return [float(score) for score in masked(shown).mean(axis=(0, 2))]
+    return np.asarray(masked(shown).mean(axis=0))
 
 
 def hidden_at_random(present: Array, names: Sequence[str], seed: int, repeat: int) -> Array:

@@ -14,7 +14,7 @@ from mmcore.evaluation.judge import Judge
 from mmcore.evaluation.masking import Masked, ScoreRows
 from mmcore.evaluation.metrics import Array, calibration, confusion_matrix
 from mmcore.evaluation.retrieval import MAX_QUERIES, retrieval_by_class, retrieval_by_instance
-from mmcore.evaluation.robustness import missing_curve, noise_curve
+from mmcore.evaluation.robustness import missing_curve, missing_scores, noise_curve
 from mmcore.evaluation.uses import shapley_shares, shuffle_loss, shuffled_scores
 from mmcore.fusion.data import LabelledViews, Views
 from mmcore.records import Json
@@ -50,6 +50,8 @@ class Scored:
     """Probabilities (n, classes) or (n, labels) in the order of `classes_`, or numbers (n,)."""
     row_scores: Array
     """(n,), whose mean is the headline metric."""
+    missing_scores: Array | None
+    """(shares, n): of `robustness.missing_scores`, NaN for rows not probed; None where nothing can go missing."""
     costs: dict[str, Json]
     """`predicted_rows` and `predict_seconds` as measured: no part of the scores."""
 
@@ -64,6 +66,7 @@ def score_model(model: FusionModel, rows: LabelledViews, *, instances: bool, gro
     judge = Judge(model, rows, groups)
     predictions = judge.predictions(rows.views)
     per_row = judge.row_scores(predictions)
+    uses, missing = _uses(judge)
     scores: dict[str, Json] = {
         "task": judge.task,
         "headline": headline(judge.task),
@@ -78,12 +81,12 @@ def score_model(model: FusionModel, rows: LabelledViews, *, instances: bool, gro
         "alone": _alone(judge),
         "without": _without(judge),
         "patterns": _by_pattern(judge, per_row),
-        "uses": _uses(judge),
+        "uses": uses,
         "retrieval": _retrieval(model, judge, instances=instances),
         **(_of_classes(judge, predictions) if judge.task == "classes" else {}),
     }
     costs = {"predicted_rows": judge.predicted_rows, "predict_seconds": round(judge.seconds, 4)}
-    return Scored(scores, predictions, per_row, costs)
+    return Scored(scores, predictions, per_row, missing, costs)
 
 
 def _of_classes(judge: Judge, proba: Array) -> dict[str, Json]:
@@ -133,8 +136,8 @@ def _by_pattern(judge: Judge, scores: Array) -> list[dict[str, Json]]:
     return found
 
 
-def _uses(judge: Judge) -> dict[str, Json]:
-    """What the model makes of each modality, and how it bears their loss and noise."""
+def _uses(judge: Judge) -> tuple[dict[str, Json], Array | None]:
+    """What the model makes of each modality, and how it bears their loss (of each row too) and noise."""
     n = len(judge)
     rows = np.arange(n) if n <= MOST_PROBED else np.linspace(0, n - 1, MOST_PROBED).round().astype(int)
     views, reads = judge.rows.views[rows], judge.model.modalities_
@@ -144,14 +147,18 @@ def _uses(judge: Judge) -> dict[str, Json]:
 
     masked = Masked(score, views, reads)
     # Where the rows have one modality only, there is none to lose beside the one that stays.
-    missing = missing_curve(masked) if len(masked.names) > 1 else None
+    missing = missing_scores(masked) if len(masked.names) > 1 else None
+    of_all = None
+    if missing is not None:
+        of_all = np.full((len(missing), n), np.nan)
+        of_all[:, rows] = missing
     return {
         "n": len(rows),
         "shuffled": _shuffled(judge, masked, score, rows),
         "shapley": asdict(shapley_shares(masked, reads)),
-        "missing": missing and asdict(missing),
+        "missing": None if missing is None else asdict(missing_curve(missing)),
         "noise": asdict(noise_curve(score, views, reads)),
-    }
+    }, of_all
 
 
 def _shuffled(judge: Judge, masked: Masked, score: ScoreRows, rows: Array) -> dict[str, Json]:

@@ -32,10 +32,11 @@ def verdict(board: Mapping[str, Any]) -> list[str]:
     if chosen is None:
         return []
     late = named.get(board["late"])
-    against = {(one["model"], one["against"]): one for one in board["comparisons"]}
+    against = {(one["model"], one["against"]): one for one in board["comparisons"] if one["family"] != "missing"}
     sentences = _opening(board, chosen, single, against)
     if late and late is not chosen and (one := against.get((late["model"], chosen["model"]))):
         sentences.append(_against_late(chosen, late, one))
+    sentences += _with_missing([one for one in board["comparisons"] if one["family"] == "missing"])
     if single:
         sentences += _below(rows, chosen, single, against)
     sentences += _unused(rows)
@@ -81,6 +82,15 @@ def _against_late(chosen: Row, late: Row, one: Json) -> str:
     beyond_chance = "is above" if turned["difference"] > 0 else "is below"
     word = beyond_chance if one["p_holm"] < SURE else "cannot be told from"
     return f"{chosen['model']} {word} plain late fusion of the same features ({_end(late['score'])}): {_gap(turned)}."
+
+
+def _with_missing(against_late: Sequence[Json]) -> list[str]:
+    if not against_late:
+        return []
+    gaps = [f"{_signed(one['difference'])} at {one['share']:.0%}" for one in against_late]
+    sure = [f"{one['share']:.0%}" for one in against_late if one["p_holm"] < SURE]
+    chance = f"more than chance explains at {', '.join(sure)}" if sure else "no more than chance explains"
+    return [f"With further modalities missing its difference to late fusion is {', '.join(gaps)}: {chance}."]
 
 
 def _below(rows: Sequence[Row], chosen: Row, single: Row, against: Mapping[tuple[str, str], Json]) -> list[str]:
@@ -146,5 +156,8 @@ def _end(value: float) -> str:
 
 
 def _gap(one: Mapping[str, float]) -> str:
-    text = f"{one['difference']:+.3f}, 95% interval {one['low']:+.3f} to {one['high']:+.3f}"
-    return text.replace("-", "\N{MINUS SIGN}")
+    return f"{_signed(one['difference'])}, 95% interval {_signed(one['low'])} to {_signed(one['high'])}"
+
+
+def _signed(value: float) -> str:
+    return f"{value:+.3f}".replace("-", "\N{MINUS SIGN}")

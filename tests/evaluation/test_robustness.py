@@ -14,6 +14,7 @@ from mmcore.evaluation.robustness import (
     hidden_at_random,
     left_with,
     missing_curve,
+    missing_scores,
     noise_curve,
 )
 from mmcore.fusion.data import View, Views
@@ -41,7 +42,7 @@ def test_what_a_row_is_left_with_by_enumeration(share: float) -> None:
 
 def test_the_expected_curve_is_the_mean_of_many_draws() -> None:
     masked, _ = masked_game(n=300)
-    curve = missing_curve(masked)
+    curve = missing_curve(missing_scores(masked))
     drawn = [masked(hidden_at_random(masked.present, masked.names, 1, repeat)).mean(axis=1) for repeat in range(200)]
     error = np.std(drawn, axis=0) / np.sqrt(200)
     assert (np.abs(np.array(curve.scores) - np.mean(drawn, axis=0)) < 4 * error + 1e-12).all()
@@ -67,8 +68,8 @@ def test_beyond_five_modalities_it_is_drawn() -> None:
     names = "abcdefg"
     score = Counted(lambda present, _: np.mean(list(present.values()), axis=0))
     masked = Masked(score, made_views(200, names), names)
-    curve = missing_curve(masked)
-    assert curve == missing_curve(Masked(score, made_views(200, names), names)), "seeded"
+    curve = missing_curve(missing_scores(masked))
+    assert curve == missing_curve(missing_scores(Masked(score, made_views(200, names), names))), "seeded"
     has = masked.present.sum(axis=1)
     for share, found in zip(curve.at, curve.scores, strict=True):
         wanted = np.mean(np.where(has > 0, 1 + (has - 1) * (1 - share), 0)) / 7
@@ -78,7 +79,7 @@ def test_beyond_five_modalities_it_is_drawn() -> None:
 def test_a_model_of_one_modality_loses_it_as_the_others_do() -> None:
     views = made_views(100, "ab", share=1.1)
     only = Masked(Counted(lambda present, _: present["a"].astype(float)), views, ["a"])
-    curve = missing_curve(only)
+    curve = missing_curve(missing_scores(only))
     assert curve.scores == pytest.approx([1 - share / 2 for share in MISSING_SHARES])
     assert curve.area == pytest.approx(0.7 - 0.7**2 / 4), "as it is: no other model scales it"
 
@@ -112,5 +113,5 @@ def test_noise_does_not_depend_on_the_order_of_views() -> None:
 def test_a_modality_that_no_row_has() -> None:
     views = Views({"a": View.of(np.ones((9, 2))), "b": View.absent(9, (3,))})
     masked = Masked(Counted(lambda present, _: present["a"] + 0.0), views, "ab")
-    assert set(missing_curve(masked).scores) == {1.0}
+    assert set(missing_curve(missing_scores(masked)).scores) == {1.0}
     assert set(noise_curve(lambda v, rows: np.isfinite(v["a"].values).all(axis=1) + 0.0, views, "ab").scores) == {1.0}

@@ -158,7 +158,8 @@ def test_other_numbers_are_the_scores(store: Store, run: dict[str, Any], page: P
     for sentence in run["leaderboard"]["verdict"]:
         assert sentence in page.said
     for row, one in zip(page.table_with("against")[1:], run["leaderboard"]["comparisons"], strict=True):
-        assert row[:3] == [one["model"], one["against"], signed(one["difference"])]
+        missing = f" {100 * one['share']:g} % missing" if "share" in one else ""
+        assert row[:3] == [one["model"], one["against"] + missing, signed(one["difference"])]
         assert row[3] == f"{signed(one['low'])} to {signed(one['high'])}"
         assert row[4:] == [p_value(one["p"]), p_value(one["p_holm"]), str(one["only_first"]), str(one["only_second"])]
     retrieval = page.table_with("Recall@1", "mAP")[2:]
