@@ -4,7 +4,7 @@ from __future__ import annotations
 
 import json
 from pathlib import Path
-from typing import Any
+from typing import Any, get_args
 
 import numpy as np
 import pyarrow as pa
@@ -13,6 +13,7 @@ import pytest
 from sklearn import metrics as peer
 
 from mmcore.config import RunConfig, demand_learnable
+from mmcore.config.fusion import AnyFusion
 from mmcore.config.metrics import METRICS, headline
 from mmcore.errors import ConfigError
 from mmcore.evaluation.evaluate import open_model
@@ -171,3 +172,11 @@ def test_encoders_of_classes_are_refused(tmp_path: Path) -> None:
 def test_a_metric_of_another_task_is_refused(tmp_path: Path) -> None:
     with pytest.raises(ValueError, match="fusion.metric: 'accuracy' does not score regression; there are: r2, rmse"):
         _config(tmp_path, "regression", fusion={"metric": "accuracy"})
+
+
+def test_settings_say_what_their_method_learns() -> None:
+    """So that a run is refused before any work, without loading the method."""
+    for settings in get_args(get_args(AnyFusion)[0]):
+        # Those of a user's own class say it by themselves.
+        if hasattr(settings, "implementation"):
+            assert settings.tasks == settings.model_construct().load().tasks, settings.__name__
