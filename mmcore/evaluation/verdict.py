@@ -23,8 +23,8 @@ Row = Mapping[str, Any]
 def verdict(board: Mapping[str, Any]) -> list[str]:
     """Sentences about a leaderboard (`leaderboard.leaderboard`), the first of which says it all; none without a method.
 
-    The chosen model against the best single modality is one comparison, planned before the test split was looked at:
-    its interval decides. The others are many, and Holm's corrected p values decide.
+    The chosen model against the best single modality and against plain late fusion are planned before the test split is
+    looked at: their intervals decide. The other comparisons are many, and Holm's corrected p values decide.
     """
     rows: Sequence[Row] = board["rows"]
     named = {row["model"]: row for row in rows}
@@ -41,7 +41,8 @@ def verdict(board: Mapping[str, Any]) -> list[str]:
         sentences += _below(rows, chosen, single, against)
     sentences += _unused(rows)
     sentences += _told_by_missing(named, board["comparisons"])
-    return [*sentences, *_below_floors(named, board["comparisons"])]
+    sentences += _below_floors(named, board["comparisons"])
+    return [*sentences, *([board["group_note"]] if board["group_note"] else [])]
 
 
 def _opening(board: Row, chosen: Row, single: Row | None, against: Mapping[tuple[str, str], Json]) -> list[str]:
@@ -79,8 +80,7 @@ def _against_single(chosen: Row, single: Row, one: Json) -> str:
 def _against_late(chosen: Row, late: Row, one: Json) -> str:
     """`one` is late fusion less the chosen model; it is told the other way round."""
     turned = {"difference": -one["difference"], "low": -one["high"], "high": -one["low"]}
-    beyond_chance = "is above" if turned["difference"] > 0 else "is below"
-    word = beyond_chance if one["p_holm"] < SURE else "cannot be told from"
+    word = "is above" if turned["low"] > 0 else "is below" if turned["high"] < 0 else "cannot be told from"
     return f"{chosen['model']} {word} plain late fusion of the same features ({_end(late['score'])}): {_gap(turned)}."
 
 

@@ -19,6 +19,7 @@ from mmcore.errors import ConfigError
 from mmcore.evaluation.evaluate import open_model
 from mmcore.evaluation.predictions import read_row_scores
 from mmcore.fusion.data import load_views
+from mmcore.planning import make_plan
 from mmcore.records import Dataset
 from mmcore.report.build import build_report
 from mmcore.shards.read import read_index
@@ -148,6 +149,11 @@ def test_the_page_says_it_in_the_words_of_the_task(made: Any) -> None:
     assert "Samples by class" not in page
     for sentence in board["verdict"]:
         assert sentence.replace("'", "&#39;") in page
+
+
+def test_a_plan_knows_that_all_is_done(made: Any) -> None:
+    config, *_ = made
+    assert {step.action for step in make_plan(config, Store(config.output)).steps} == {"reuse"}
 
 
 def test_a_reloaded_model_gives_the_same_scores(made: Any) -> None:
