@@ -53,8 +53,8 @@ def p_value(value: float) -> str:
 
 
 def capitalized(text: str) -> str:
-    """With its first letter large, the others as they are."""
-    return text[:1].upper() + text[1:]
+    """With its first letter large, the others as they are; `mAP` stays."""
+    return text if text[1:2].isupper() else text[:1].upper() + text[1:]
 
 
 def percent(part: float, whole: float) -> str:

@@ -15,7 +15,7 @@ from mmcore.evaluation.seeds import across_seeds
 from mmcore.modalities.base import REASONS
 from mmcore.records import Reject
 from mmcore.report.build import SHOWN_REJECTS, build_report
-from mmcore.report.rendering import duration, moment, p_value, score, signed
+from mmcore.report.rendering import capitalized, duration, moment, p_value, score, signed
 from mmcore.storage import Store
 from tests.report.made_run import DIGITS, make_run
 
@@ -352,3 +352,5 @@ def test_numbers_as_people_read_them() -> None:
     assert moment("2026-11-23T21:31:12+00:00") == "23 Nov 2026, 21:31 UTC"
     assert moment("yesterday") == "yesterday"
     assert (score(None), score(float("nan")), signed(-0.01234)) == ("–", "–", "−0.012")
+    assert [capitalized(text) for text in ("log loss", "R²", "mAP", "")] == ["Log loss", "R²", "mAP", ""]
+    assert [p_value(p) for p in (0.0001, 0.0321, 1.0)] == ["< .001", "0.032", "1.000"]
