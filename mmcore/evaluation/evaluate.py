@@ -7,6 +7,7 @@ from dataclasses import dataclass, replace
 from typing import TYPE_CHECKING, Literal
 
 from mmcore.config import RunConfig
+from mmcore.config.plugged import plugged
 from mmcore.errors import DamagedError, FusionError, StageError
 from mmcore.evaluation.leaderboard import leaderboard
 from mmcore.evaluation.predictions import numbered, predictions_table, read_groups
@@ -52,6 +53,8 @@ class EvaluationJob:
     test: Dataset
     """The data set with nothing but its test shards."""
     encoders: tuple[EncoderEntry, ...]
+    trusted: tuple[str, ...] = ()
+    """Classes of the user's own, as `module:Class`, that the model may be of."""
 
 
 def foresee_evaluations(
@@ -107,6 +110,7 @@ def evaluate_models(  # noqa: PLR0917 - as the other stages
     shards = dataset.of("test")
     samples = sum(shard.samples for shard in shards)
     test = replace(dataset, shards=shards, rejects=(), facts={})
+    trusted = tuple(name for method in config.fusion.methods for name in method.trusted())
     entries: list[EvaluationEntry] = []
     jobs: dict[str, EvaluationJob] = {}
     for model in models:
@@ -114,7 +118,7 @@ def evaluate_models(  # noqa: PLR0917 - as the other stages
         recipe = evaluation_recipe(config, shards, read, model, store)
         entry = EvaluationEntry(model.name, digest(recipe))
         if not is_finished(store, entry.digest):
-            jobs[entry.digest] = EvaluationJob(store, model.name, model.digest, recipe, test, read)
+            jobs[entry.digest] = EvaluationJob(store, model.title, model.digest, recipe, test, read, trusted)
         entries.append(entry)
     total = len({entry.digest for entry in entries})
     progress.start(total, reused=total - len(jobs), unit="models")
@@ -172,7 +176,7 @@ def evaluate_model(job: EvaluationJob) -> EvaluationEntry:
     with threadpool_limits(job.recipe["threads"]):
         rows = load_views(job.store, job.test, job.encoders, "test")
         groups = None if job.recipe["groups"] is None else read_groups(job.store, job.test, rows.keys.tolist())
-        publish_evaluation(job.store, job.recipe, open_model(job.store, job.model), rows, groups)
+        publish_evaluation(job.store, job.recipe, open_model(job.store, job.model, job.trusted), rows, groups)
     return EvaluationEntry(job.name, digest(job.recipe))
 
 
@@ -215,15 +219,18 @@ def _publish_predictions(store: Store, path: str, table: pa.Table) -> DataFile:
         return store.publish_file(folder / "predictions.parquet", path)
 
 
-def open_model(store: Store, model: str) -> FusionModel:
-    """A trained model, by its digest. Raises DamagedError where its files are not what its receipt says."""
+def open_model(store: Store, model: str, trusted: Sequence[str] = ()) -> FusionModel:
+    """A trained model, by its digest; of a class outside of this library only where `trusted` has it.
+
+    Raises DamagedError where its files are not what its receipt says.
+    """
     from mmcore.fusion.base import FusionModel
     from mmcore.fusion.saving import ARRAYS, FACTS
 
     with store.scratch() as folder:
         for name in (ARRAYS, FACTS):
             (folder / name).write_bytes(read_whole(store, f"models/{model}", name))
-        return FusionModel.load(folder)
+        return FusionModel.load(folder, trusted=[plugged(name) for name in trusted])  # type: ignore[misc]
 
 
 def _title(job: EvaluationJob) -> str:

@@ -8,17 +8,20 @@ from pydantic import BeforeValidator, Field
 
 from mmcore.config.base import Part
 from mmcore.config.fusion.base import FusionMethod, Headed, NeuralFusion
+from mmcore.config.fusion.custom import CustomFusionSettings
 from mmcore.config.fusion.neural import AutoencoderSettings
 from mmcore.config.fusion.plain import ConcatSettings, LateSettings, WeightedSettings
 from mmcore.config.fusion.subspace import CcaSettings
 from mmcore.config.metrics import MetricName
 
 __all__ = [
+    "BASELINES",
     "IMPLEMENTATIONS",
     "AnyFusion",
     "AutoencoderSettings",
     "CcaSettings",
     "ConcatSettings",
+    "CustomFusionSettings",
     "FusionConfig",
     "FusionMethod",
     "Headed",
@@ -29,7 +32,8 @@ __all__ = [
 ]
 
 AnyFusion = Annotated[
-    ConcatSettings | LateSettings | WeightedSettings | CcaSettings | AutoencoderSettings, Field(discriminator="method")
+    ConcatSettings | LateSettings | WeightedSettings | CcaSettings | AutoencoderSettings | CustomFusionSettings,
+    Field(discriminator="method"),
 ]
 
 IMPLEMENTATIONS = frozenset(
@@ -37,6 +41,9 @@ IMPLEMENTATIONS = frozenset(
     for settings in (ConcatSettings, LateSettings, WeightedSettings, CcaSettings, AutoencoderSettings)
 )
 """The classes that a saved model may be an instance of."""
+
+BASELINES: tuple[type[FusionMethod], ...] = ()
+"""Trained in every run beside the methods, on all modalities: what the others are held against."""
 
 
 def _by_name(value: Any) -> Any:

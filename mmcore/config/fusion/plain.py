@@ -13,6 +13,7 @@ class ConcatSettings(Headed):
     """Views side by side, absent ones imputed, then a regularised linear classifier."""
 
     implementation: ClassVar[str] = "mmcore.fusion.concat:ConcatFusion"
+    draws: ClassVar[bool] = False
 
     method: Literal["concat"] = "concat"
     impute: Literal["mean", "ridge"] = "ridge"
@@ -23,6 +24,7 @@ class LateSettings(Headed):
     """The mean of the log probabilities of one linear classifier per modality, over the present modalities."""
 
     implementation: ClassVar[str] = "mmcore.fusion.late:LateFusion"
+    draws: ClassVar[bool] = False
 
     method: Literal["late"] = "late"
 

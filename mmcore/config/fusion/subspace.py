@@ -13,6 +13,7 @@ class CcaSettings(Headed):
     """Regularised (multiset) canonical correlation analysis, then a linear classifier on the shared space."""
 
     implementation: ClassVar[str] = "mmcore.fusion.cca:CcaFusion"
+    draws: ClassVar[bool] = False
 
     method: Literal["cca"] = "cca"
     n_components: int = Field(32, ge=1)
