@@ -19,7 +19,7 @@ from mmcore.evaluation.predictions import RowScores, read_row_scores
 from mmcore.evaluation.verdict import REFERENCES, verdict
 from mmcore.evaluation.whole import read_whole
 from mmcore.fusion.fit import choose_best
-from mmcore.records import EvaluationEntry, Json, ModelEntry
+from mmcore.records import EvaluationEntry, Json, ModelEntry, count_by
 from mmcore.storage import Store
 
 Row = dict[str, Any]
@@ -38,12 +38,13 @@ def leaderboard(
 
     `others` are the same models of further seeds, in any order; every number is then a mean over the seeds.
     `rows` hold what a table shows, each metric by its name, `score` being the headline one (`config.metrics`) with its
-    95% interval, and `sd` each one's standard deviation over the seeds. `chosen` is the fusion model that validation
-    chose (`config.metric`), `best_single` the single modality that validation prefers, `late` plain late fusion.
-    `comparisons` are paired differences of headline scores on the same test rows, by `family`: fused models against the
-    best `single` modality and against the `chosen` model, encoders against their `floor`, `missingness` against the
-    majority class, and the chosen model against late fusion where a `share` of the modalities is `missing`; `p_holm` is
-    corrected within the family. `verdict` are sentences, the first of which says it all.
+    95% interval, and `sd` each one's standard deviation over the seeds; `settings` counts which of a grid stood.
+    `chosen` is the fusion model that validation chose (`config.metric`), `best_single` the single modality that
+    validation prefers, `late` plain late fusion. `comparisons` are paired differences of headline scores on the same
+    test rows, by `family`: fused models against the best `single` modality and against the `chosen` model, encoders
+    against their `floor`, `missingness` against the majority class, and the chosen model against late fusion where a
+    `share` of the modalities is `missing`; `p_holm` is corrected within the family. `verdict` are sentences, the first
+    of which says it all.
     Raises DamagedError where scores that a run names are missing or damaged; the next run makes those again.
     """
     task, metric = config.data.task, config.metric
@@ -97,6 +98,7 @@ def _row(task: str, metric: str, store: Store, of_seeds: Sequence[tuple[ModelEnt
         "baseline": model.baseline,
         "floor": model.floor,
         "chosen": False,
+        "settings": count_by(one.setting for one, _ in of_seeds if one.setting),
         "val": statistics.fmean(one.val_scores[metric] for one, _ in of_seeds),
         "score": overall["score"],
         "low": low,
@@ -124,7 +126,9 @@ def _mean(values: Sequence[Json]) -> Json:
         return {key: _mean([value[key] for value in values]) for key in first}
     if isinstance(first, list):
         return [_mean(some) for some in zip(*values, strict=True)]
-    return statistics.fmean(values) if isinstance(first, int | float) and not isinstance(first, bool) else first
+    # The mean of equal numbers is not always that number, to the last bit, and places on an axis are looked up.
+    same = all(value == first for value in values)
+    return first if same or isinstance(first, bool | str) or first is None else statistics.fmean(values)
 
 
 def _used(name: str, scores: Sequence[Json]) -> bool:

@@ -7,7 +7,9 @@ from typing import Any
 
 from mmcore import __version__
 from mmcore.config.metrics import METRIC_WORDS
+from mmcore.evaluation import comparison_words
 from mmcore.evaluation.verdict import REFERENCES
+from mmcore.fusion.costs import MEMORY
 from mmcore.modalities.base import REASONS
 from mmcore.records import SPLITS, Json, count_by
 from mmcore.report import charts
@@ -40,6 +42,9 @@ def build_report(store: Store, run: Mapping[str, Any]) -> str:
         "run": run,
         "title": str(run.get("name", "run")),
         "gone": found.gone,
+        "comparison": _comparison(found),
+        "told": comparison_words,
+        "memory": MEMORY,
         "board": _board(found),
         "chosen": _chosen(found),
         "uses": _uses(found),
@@ -88,6 +93,14 @@ def _board(found: Findings) -> Json:
             (c for c in comparisons if c["model"] == board["chosen"] and c["against"] == board["best_single"]), None
         ),
     }
+
+
+def _comparison(found: Findings) -> Json:
+    comparison, rows = found.run.get("comparison"), found.board.get("rows")
+    if not comparison or not rows:
+        return None
+    resumed = any(one["costs"]["resumed"] for one in comparison["models"].values())
+    return {**comparison, "board": found.board, "rows": rows, "resumed": resumed}
 
 
 def _chosen(found: Findings) -> Json:

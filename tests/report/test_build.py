@@ -5,15 +5,17 @@ from __future__ import annotations
 import re
 import subprocess
 import sys
+from dataclasses import replace
 from html.parser import HTMLParser
 from pathlib import Path
 from typing import Any
 
 import pytest
 
-from mmcore.evaluation.seeds import across_seeds
+from mmcore.config import RunConfig
+from mmcore.evaluation.comparison import compare_seeds
 from mmcore.modalities.base import REASONS
-from mmcore.records import Reject
+from mmcore.records import EvaluationEntry, ModelEntry, Reject
 from mmcore.report.build import SHOWN_REJECTS, build_report
 from mmcore.report.rendering import capitalized, duration, moment, p_value, score, signed
 from mmcore.storage import Store
@@ -301,13 +303,30 @@ def test_what_an_encoder_could_not_take_is_shown_too(store: Store, run: dict[str
     assert page.table_with("Key", "What was found")[-1][:4] == ["r9", "image", "encoder-failed", failed["message"]]
 
 
-def test_several_seeds(store: Store, run: dict[str, Any]) -> None:
-    rows = across_seeds([run["leaderboard"], run["leaderboard"]])
-    page = _is_sound(build_report(store, {**run, "seeds": rows}))
-    shown = page.table_with("Chosen", "Macro F1")[1:]
-    assert [row[0].split()[0] for row in shown] == [row["model"] for row in rows]
-    assert shown[0][1] == f"{rows[0]['accuracy']['mean']:.3f} ± 0.000"
-    assert {row[4] for row in shown} == {"0 of 2", "2 of 2"}
+def _compared(store: Store, run: dict[str, Any], *, undone: bool = False) -> dict[str, Any]:
+    """The run as one of two seeds with equal models; with `undone`, one fit of the second was left out."""
+    models = [ModelEntry(**entry) for entry in run["models"]]
+    scored = [EvaluationEntry(**entry) for entry in run["evaluations"]]
+    second = [replace(models[0], val_scores={}, digest="undone"), *models[1:]] if undone else models
+    config = RunConfig.model_validate(run["config"])
+    board, found = compare_seeds(config, [0, 1], [models, second], [scored, scored], store)
+    return {**run, "leaderboard": board, "comparison": found}
+
+
+def test_a_comparison(store: Store, run: dict[str, Any]) -> None:
+    compared = _compared(store, run)
+    page = _is_sound(build_report(store, compared))
+    shown = page.table_with("Setting", "Parameters")[1:]
+    assert [row[0].split()[0] for row in shown] == [row["model"] for row in compared["leaderboard"]["rows"]]
+    assert sum(row[2] == "2/2" for row in shown) == 1, "the method that validation chose"
+    assert {tuple(row[4:7]) for row in shown} == {("1.2 s", "12 MB", "1.31k")}
+    assert "not done" not in page.said
+
+
+def test_what_a_time_limit_left_out(store: Store, run: dict[str, Any]) -> None:
+    page = _is_sound(build_report(store, _compared(store, run, undone=True)))
+    assert "1 of 6 fits not done: time limit." in page.said
+    assert f"{run['models'][0]['name']} (seed 1)." in page.said
 
 
 def test_a_run_that_got_nowhere(store: Store, run: dict[str, Any]) -> None:
