@@ -11,7 +11,7 @@ import typer
 from flows.features_cli import features_app
 from flows.quarantine_cli import quarantine_app
 from flows.shards_cli import shards_app
-from flows.start import ConfigFile, Overrides, quiet_prefect, show_run, with_exit_codes
+from flows.start import ConfigFile, Overrides, quiet_prefect, seconds_of, show_run, with_exit_codes
 from mmcore import __version__
 
 EXIT_CODES = """
@@ -144,16 +144,21 @@ def compare(
     overrides: Overrides = None,
     *,
     seeds: Annotated[int, typer.Option(min=1, help="How many seeds to train each method with.")] = 5,
+    time_limit: Annotated[
+        str | None,
+        typer.Option(help="No fit begins later than this after the start, as 90s, 20m or 1h30m.", show_default=False),
+    ] = None,
     quiet: Annotated[bool, typer.Option("--quiet", "-q", help="Print nothing but errors.")] = False,
 ) -> None:
     """Train every configured fusion method with several seeds over the same features; one table."""
     from mmcore.config import load
 
+    limit_s = None if time_limit is None else seconds_of(time_limit, "--time-limit")
     config = load(file, overrides or ())
     quiet_prefect()
     from flows.compare import compare as compare_flow
 
-    show_run(lambda c: compare_flow(c, seeds=seeds), config, quiet=quiet)
+    show_run(lambda c: compare_flow(c, seeds=seeds, time_limit_s=limit_s), config, quiet=quiet)
 
 
 @app.command()

@@ -1,8 +1,7 @@
-"""Several fusion methods and seeds over the same features, in one table."""
+"""Fusion methods, their settings and seeds over the same features, in one table."""
 
-from __future__ import annotations
-
-from dataclasses import asdict
+# Without postponed annotations: a served flow is pickled for its process, where the name of a type would mean nothing.
+import time
 from typing import Annotated
 
 from prefect import flow
@@ -11,34 +10,37 @@ from pydantic import Field
 from flows.extract import extract_stage
 from flows.prepare import prepare_stage
 from mmcore.config import RunConfig, demand_learnable
-from mmcore.records import EvaluationEntry, ModelEntry
+from tasks.compare import evaluate_seeds, tabulate
 from tasks.context import open_run
-from tasks.evaluate import compare_seeds, evaluate, write_report
-from tasks.train import train_models
+from tasks.evaluate import write_report
+from tasks.train import train_seeds
 
 
 @flow(name="compare", flow_run_name="compare {config.name}", persist_result=False)
-def compare(config: RunConfig, seeds: Annotated[int, Field(ge=1, le=100)] = 5) -> str:
-    """Every configured fusion method, trained with several seeds on one set of features.
+def compare(
+    config: RunConfig,
+    seeds: Annotated[int, Field(ge=1, le=100)] = 5,
+    time_limit_s: Annotated[float | None, Field(gt=0)] = None,
+) -> str:
+    """Every configured fusion method with several seeds on one set of features: one table, one report.
 
     Args:
         config: The run's whole configuration, as in its YAML.
-        seeds: How many seeds each method is trained with, counted up from `fusion.seed`.
+        seeds: How many seeds each method is trained with, counted up from `fusion.seed`. A method that draws no random
+            numbers is trained once and counts for every seed.
+        time_limit_s: No fit begins later than so many seconds after the start of the run. What is finished is tabled;
+            the same comparison without the limit goes on from there.
 
     """
     demand_learnable(config)
+    start_by = None if time_limit_s is None else time.time() + time_limit_s
+    numbers = range(config.fusion.seed, config.fusion.seed + seeds)
     with open_run(config) as run:
         dataset = prepare_stage(run)
         encoders = extract_stage(run, dataset)
-        trained: list[list[ModelEntry]] = []
-        scored: list[list[EvaluationEntry]] = []
-        for seed in range(config.fusion.seed, config.fusion.seed + seeds):
-            fusion = config.fusion.model_copy(update={"seed": seed})
-            one = run.varied(config.model_copy(update={"fusion": fusion}))
-            trained.append(train_models(one, dataset, encoders))
-            scored.append(evaluate(one, dataset, encoders, trained[-1]))
-        run.write(models=[asdict(model) for model in trained[0]], evaluations=[asdict(one) for one in scored[0]])
-        compare_seeds(run, trained, scored)
+        fitted = train_seeds(run, dataset, encoders, numbers, start_by)
+        scored = evaluate_seeds(run, dataset, encoders, fitted)
+        tabulate(run, numbers, fitted, scored)
         write_report(run)
     return run.run_id
 

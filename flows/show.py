@@ -10,11 +10,13 @@ from contextlib import contextmanager
 from rich.markup import escape
 from rich.table import Table
 
+from flows.comparison_show import caption, comparison_table
 from mmcore.config import RunConfig
+from mmcore.config.metrics import METRIC_WORDS
 from mmcore.errors import ConfigError, Problem
-from mmcore.evaluation.leaderboard import METRIC_WORDS
+from mmcore.evaluation.comparison_words import settings
 from mmcore.planning import Plan, make_plan, runs_of
-from mmcore.records import Json
+from mmcore.records import Json, titled
 from mmcore.storage import Store
 from tasks.terminal import Terminal, line_console
 
@@ -77,9 +79,12 @@ def show_status(config: RunConfig) -> None:
 def show_result(store: Store, run_id: str, terminal: Terminal) -> None:
     """The leaderboard and where the report is."""
     record = store.read_json(f"runs/{run_id}/run.json")
-    if record.get("seeds"):
+    if found := record.get("comparison"):
         if not terminal.quiet:
-            terminal.console.print(_across_seeds(record["seeds"]))
+            terminal.console.print(comparison_table(record["leaderboard"], found))
+            terminal.line(f"[dim]{escape(caption(record['leaderboard'], found))}[/]")
+        for sentence in record["leaderboard"]["verdict"]:
+            terminal.line(escape(sentence))
     elif record["leaderboard"]:
         if not terminal.quiet:
             terminal.console.print(_leaderboard(record))
@@ -129,39 +134,24 @@ def _state(record: dict[str, Json]) -> str:
 
 def _leaderboard(record: dict[str, Json]) -> Table:
     modalities = [encoder["modality"] for encoder in record["encoders"] if not encoder.get("floor")]
-    metric = METRIC_WORDS[record["leaderboard"]["metric"]]
+    board = record["leaderboard"]
+    metric, headline, *others = (METRIC_WORDS[name] for name in (board["metric"], *board["metrics"]))
     table = Table(box=None, pad_edge=False, header_style="bold")
     table.add_column("", no_wrap=True)
     without_one = [f"without {name}" for name in modalities] if len(modalities) > 1 else []
-    for column in (f"val {metric}", "accuracy", "95% interval", "macro F1", "log loss", *without_one):
-        table.add_column(column, justify="right", no_wrap=column in ("accuracy", "95% interval"))
-    for row in record["leaderboard"]["rows"]:
+    for column in (f"val {metric}", headline, "95% interval", *others, *without_one):
+        table.add_column(column, justify="right", no_wrap=column in (headline, "95% interval"))
+    for row in board["rows"]:
         without = row["without"]
-        name = escape(row["model"])
+        name = escape(titled(row["model"], settings(row)))
         table.add_row(
             f"[bold green]{name} *[/]" if row["chosen"] else f"[dim]{name}[/]" if row["baseline"] else name,
             f"{row['val']:.3f}",
-            f"{row['accuracy']:.3f}",
+            f"{row['score']:.3f}",
             f"{row['low']:.3f} – {row['high']:.3f}",
-            f"{row['macro_f1']:.3f}",
-            f"{row['log_loss']:.3f}",
+            *(f"{row[name]:.3f}" for name in board["metrics"][1:]),
             *(f"{without[m]:.3f}" if without.get(m) is not None else "" for m in modalities if without_one),
         )
     table.caption = f"* chosen among the fusion methods by {metric} on the validation split; the rest is the test split"
-    table.caption_justify = "left"
-    return table
-
-
-def _across_seeds(rows: list[dict[str, Json]]) -> Table:
-    """Mean ± standard deviation over the seeds of a comparison, on the test split."""
-    table = Table(box=None, pad_edge=False, header_style="bold")
-    table.add_column("", no_wrap=True)
-    for column in ("accuracy", "macro F1", "log loss", "chosen"):
-        table.add_column(column, justify="right", no_wrap=True)
-    for row in rows:
-        spread = [f"{row[name]['mean']:.3f} ± {row[name]['sd']:.3f}" for name in ("accuracy", "macro_f1", "log_loss")]
-        chosen = "" if row["baseline"] else f"{row['chosen']} of {row['seeds']}"
-        table.add_row(escape(row["model"]), *spread, chosen)
-    table.caption = f"test split, mean ± standard deviation over {rows[0]['seeds']} seeds; chosen: by validation"
     table.caption_justify = "left"
     return table

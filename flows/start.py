@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import os
+import re
 import signal
 import sys
 import threading
@@ -16,7 +17,7 @@ import psutil
 import typer
 from rich.markup import escape
 
-from mmcore.errors import InputError, MmcoreError, TooManyRejectsError
+from mmcore.errors import ConfigError, InputError, MmcoreError, Problem, TooManyRejectsError
 
 EXIT_FAILED, EXIT_INPUT, EXIT_REJECTS = 1, 2, 3
 
@@ -31,6 +32,17 @@ Overrides = Annotated[
     list[str] | None,
     typer.Argument(metavar="[KEY.PATH=VALUE]...", help="Settings that replace the YAML's.", show_default=False),
 ]
+
+
+def seconds_of(text: str, option: str) -> float:
+    """A duration as people write it: `90` or `90s`, `20m`, `1h30m`. Raises ConfigError naming the option."""
+    found = re.fullmatch(r"(?:(\d+)h)?(?:(\d+)m)?(?:(\d+(?:\.\d+)?)s?)?", text.strip())
+    seconds = (
+        sum(float(part or 0) * unit for part, unit in zip(found.groups(), (3600, 60, 1), strict=True)) if found else 0
+    )
+    if not seconds:
+        raise ConfigError(Problem(option, f"{text!r} is no duration.", "Write it as 90s, 20m or 1h30m."))
+    return seconds
 
 
 def run_file(flow: Callable[..., Any]) -> None:

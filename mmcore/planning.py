@@ -12,7 +12,7 @@ from mmcore.errors import DamagedError, InputError, Problem
 from mmcore.evaluation.evaluate import foresee_evaluations
 from mmcore.features.check import check_encoders
 from mmcore.features.extract import foresee_encoders
-from mmcore.fusion.fit import foresee_models
+from mmcore.fusion.fit import foresee_models, foreseen_standing
 from mmcore.fusion.planned import plan_models
 from mmcore.quality.curate import foresee_removed
 from mmcore.records import Json, Reject, ShardEntry, Step, count_by
@@ -116,7 +116,7 @@ def _learning(config: RunConfig, entries: Sequence[ShardEntry], shards: ShardPla
     """What comes after the shards."""
     encoders = foresee_encoders(config, entries, shards.classes, shards.modalities, store)
     models = foresee_models(config, entries, encoders, store)
-    evaluations = foresee_evaluations(config, entries, encoders, models, store)
+    evaluations = foresee_evaluations(config, entries, encoders, foreseen_standing(config, models), store)
     yield from (step for _, found in encoders for step in found)
     yield from (step for _, step in models)
     yield from (step for _, step in evaluations)

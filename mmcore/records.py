@@ -194,20 +194,32 @@ class EncoderEntry:
         return floor_of(self.modality) if self.floor else self.modality
 
 
+def titled(model: str, setting: str) -> str:
+    """What a model with one setting of its grid is called."""
+    return f"{model}[{setting}]" if setting else model
+
+
 @dataclass(frozen=True)
 class ModelEntry:
     """One trained fusion model at `models/<digest>/`."""
 
     name: str
-    """Unique within a run: the method, with a number where a method occurs twice."""
+    """Unique in a table: the method, with a number where a method occurs twice. Settings of one grid share it."""
     method: str
     digest: str
     val_scores: Mapping[str, float]
-    """`log_loss`, `accuracy` and `macro_f1` on the validation split."""
+    """`log_loss`, `accuracy` and `macro_f1` on the validation split; empty where it is not trained."""
     baseline: bool = False
     """Trained in every run to compare with (single modalities, late fusion), whatever the settings say."""
     floor: bool = False
     """Whether it reads the classical encoder that has its name."""
+    setting: str = ""
+    """Which of the method's grid it is, as `n_components=8`; empty where there is no grid."""
+
+    @property
+    def title(self) -> str:
+        """Its name among all fits of a seed: `cca[n_components=8]`."""
+        return titled(self.name, self.setting)
 
 
 @dataclass(frozen=True)

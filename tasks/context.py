@@ -60,6 +60,7 @@ class Run:
             "counts": {},
             "dataset": None,
             "encoders": [],
+            "tried": [],
             "models": [],
             "evaluations": [],
             "leaderboard": {},

@@ -6,8 +6,9 @@ from prefect import task
 from prefect.artifacts import create_link_artifact, create_markdown_artifact, create_table_artifact
 from prefect.cache_policies import NO_CACHE
 
+from mmcore.config.metrics import METRIC_WORDS
+from mmcore.evaluation.comparison_words import settings
 from mmcore.evaluation.evaluate import evaluate_models, leaderboard
-from mmcore.evaluation.seeds import across_seeds
 from mmcore.records import EncoderEntry, EvaluationEntry, Json, ModelEntry
 from mmcore.report.build import build_report
 from mmcore.shards.read import read_dataset
@@ -26,30 +27,6 @@ def evaluate(run: Run, dataset: str, encoders: list[EncoderEntry], models: list[
     create_table_artifact(key="leaderboard", table=_rows(board), description=f"Test split of {run.config.name}")
     run.terminal.line(f"[bold]evaluate[/]   {progress.counted()}{progress.timed()}")
     return evaluations
-
-
-@task(task_run_name="compare seeds of {run.config.name}", cache_policy=NO_CACHE, persist_result=False)
-def compare_seeds(run: Run, trained: list[list[ModelEntry]], scored: list[list[EvaluationEntry]]) -> None:
-    """One table over all seeds, for the record and the UI."""
-    boards = [leaderboard(run.config, models, found, run.store) for models, found in zip(trained, scored, strict=True)]
-    rows = across_seeds(boards)
-    first = run.config.fusion.seed
-    verdict = [f"Of seed {first} alone: {sentence}" for sentence in boards[0]["verdict"]]
-    run.write(seeds=rows, leaderboard={**boards[0], "verdict": verdict})
-    create_table_artifact(
-        key="leaderboard-across-seeds",
-        table=[
-            {
-                "model": row["model"],
-                "accuracy": f"{row['accuracy']['mean']:.3f} ± {row['accuracy']['sd']:.3f}",
-                "macro F1": f"{row['macro_f1']['mean']:.3f} ± {row['macro_f1']['sd']:.3f}",
-                "log loss": f"{row['log_loss']['mean']:.3f} ± {row['log_loss']['sd']:.3f}",
-                "chosen": f"{row['chosen']} of {row['seeds']}",
-            }
-            for row in rows
-        ],
-        description=f"Test split of {run.config.name}, mean ± standard deviation over {len(boards)} seeds",
-    )
 
 
 @task(task_run_name="report {run.config.name}", cache_policy=NO_CACHE, persist_result=False)
@@ -71,11 +48,11 @@ def _rows(board: Json) -> list[dict[str, str]]:
     return [
         {
             "model": row["model"],
+            "setting": settings(row),
             "role": "chosen" if row["chosen"] else "floor" if row["floor"] else "baseline" if row["baseline"] else "",
-            "accuracy": f"{row['accuracy']:.3f}",
+            METRIC_WORDS[board["headline"]]: f"{row['score']:.3f}",
             "95% interval": f"{row['low']:.3f} – {row['high']:.3f}",
-            "macro F1": f"{row['macro_f1']:.3f}",
-            "log loss": f"{row['log_loss']:.3f}",
+            **{METRIC_WORDS[name]: f"{row[name]:.3f}" for name in board["metrics"][1:]},
             **{f"without {name}": f"{value:.3f}" for name, value in row["without"].items() if value is not None},
             "rows": f"{row['n']:,}",
         }

@@ -124,8 +124,8 @@ class TerminalProgress:
         self, kind: type[BaseException] | None, value: BaseException | None, trace: TracebackType | None
     ) -> None:
         if kind is None:
-            # Fractions of epochs do not add up to the last bit.
-            self.done = self.total - self.reused
+            # Fractions of epochs do not add up to the last bit; what a time limit left out stays undone.
+            self.done = round(self.done)
         if self._bar is not None:
             self.terminal.end(self._bar)
             self._bar = None

@@ -15,11 +15,14 @@ FOLDER = Path(__file__).resolve().parent.parent / "deployments"
 
 def test_deployments() -> None:
     deployments = yaml.safe_load((FOLDER / "prefect.yaml").read_text())["deployments"]
-    assert [deployment["name"] for deployment in deployments] == ["digits", "digits-nightly"]
+    flows = {"digits": "pipeline", "digits-nightly": "pipeline", "digits-comparison": "compare"}
+    assert [deployment["name"] for deployment in deployments] == list(flows)
     for deployment in deployments:
         file, _, flow = deployment["entrypoint"].partition(":")
         assert (FOLDER.parent / file).exists()
-        assert getattr(importlib.import_module(file.removesuffix(".py").replace("/", ".")), flow).name == "pipeline"
+        module = importlib.import_module(file.removesuffix(".py").replace("/", "."))
+        assert getattr(module, flow).name == flows[deployment["name"]]
+        getattr(module, flow).validate_parameters(deployment["parameters"])
         config = RunConfig.model_validate(deployment["parameters"]["config"])
         assert [settings.method for settings in config.fusion.methods] == ["concat", "weighted", "cca", "autoencoder"]
         assert deployment["work_pool"]["name"] == "mmcore"

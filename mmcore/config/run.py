@@ -10,6 +10,7 @@ from mmcore.config.base import Part
 from mmcore.config.data import DataConfig, ShardsConfig
 from mmcore.config.encoders import CLASSICAL, AnyEncoder, EncoderSettings
 from mmcore.config.fusion import FusionConfig
+from mmcore.config.metrics import CHOSEN_BY, METRICS, MetricName
 from mmcore.errors import ConfigError, Problem
 from mmcore.records import floor_of
 
@@ -89,10 +90,24 @@ class RunConfig(Part):
             raise ValueError(f"features: no encoder for {', '.join(missing)}")
         return self
 
+    @model_validator(mode="after")
+    def _metric_fits_the_task(self) -> RunConfig:
+        known = METRICS[self.data.task]
+        if self.fusion.metric not in {"auto", *known}:
+            raise ValueError(
+                f"fusion.metric: {self.fusion.metric!r} does not score {self.data.task}; there are: {', '.join(known)}"
+            )
+        return self
+
+    @property
+    def metric(self) -> MetricName:
+        """What the best method is chosen by: `fusion.metric`, or what `auto` stands for."""
+        return CHOSEN_BY[self.data.task] if self.fusion.metric == "auto" else self.fusion.metric
+
     @property
     def learnable(self) -> bool:
-        """Whether models can be trained: there are encoders, and labels that are one class each."""
-        return bool(self.features) and self.data.task == "classes" and self.data.columns.label is not None
+        """Whether models can be trained: there are encoders, and labels."""
+        return bool(self.features) and self.data.columns.label is not None
 
     @property
     def encoders(self) -> dict[str, tuple[str, EncoderSettings]]:
@@ -110,14 +125,26 @@ class RunConfig(Part):
         return self.model_copy(update={"features": {}})
 
 
+def _unlabelled(kind: str) -> str:
+    """What to read a modality by that looks at no labels."""
+    return f"Take one that looks at no labels: {CLASSICAL[kind].encoder}, a pretrained one, or one of yours."
+
+
 def demand_learnable(config: RunConfig) -> None:
     """Raise ConfigError, with all reasons, where nothing can be trained: such data can only be prepared."""
     problems = []
     fix = "`mmcore prepare` makes the shards of such data."
     if not config.features:
         problems.append(Problem("features", "there is no encoder.", f"Give each modality one, or: {fix}"))
-    if config.data.task != "classes":
-        problems.append(Problem("data.task", f"fusion models do not learn {config.data.task} yet.", fix))
+    task = config.data.task
+    for name, encoder in config.features.items():
+        if encoder.reads_labels and task != "classes":
+            what = f"the {encoder.encoder} encoder learns from classes, and data.task is {task}."
+            problems.append(Problem(f"features.{name}.encoder", what, _unlabelled(config.data.modalities[name].kind)))
+    for number, method in enumerate(config.fusion.methods):
+        if task not in method.tasks:
+            what = f"{method.method} does not learn {task}, which is data.task."
+            problems.append(Problem(f"fusion.methods.{number}", what, "Take it off the list."))
     if config.data.columns.label is None:
         problems.append(Problem("data.columns.label", "there are no labels to learn.", fix))
     if problems:

@@ -7,9 +7,12 @@ from dataclasses import dataclass, replace
 from typing import TYPE_CHECKING, Literal
 
 from mmcore.config import RunConfig
-from mmcore.errors import DamagedError, StageError
+from mmcore.config.plugged import plugged
+from mmcore.errors import DamagedError, FusionError, StageError
 from mmcore.evaluation.leaderboard import leaderboard
+from mmcore.evaluation.predictions import numbered, predictions_table, read_groups
 from mmcore.evaluation.whole import read_whole
+from mmcore.features.foresee import name_groups
 from mmcore.fusion.planned import may_read, read_by
 from mmcore.parallel import Died, Pool
 from mmcore.progress import Progress
@@ -19,7 +22,6 @@ from mmcore.storage import Store, sha256
 if TYPE_CHECKING:
     import pyarrow as pa
 
-    from mmcore.evaluation.metrics import Array
     from mmcore.fusion.base import FusionModel
     from mmcore.fusion.data import LabelledViews
 
@@ -32,7 +34,7 @@ __all__ = [
     "publish_evaluation",
 ]
 
-VERSION = 1
+VERSION = 2
 """Raised by hand when the scores of the same model on the same rows change."""
 
 
@@ -51,6 +53,8 @@ class EvaluationJob:
     test: Dataset
     """The data set with nothing but its test shards."""
     encoders: tuple[EncoderEntry, ...]
+    trusted: tuple[str, ...] = ()
+    """Classes of the user's own, as `module:Class`, that the model may be of."""
 
 
 def foresee_evaluations(
@@ -99,12 +103,14 @@ def evaluate_models(  # noqa: PLR0917 - as the other stages
 ) -> list[EvaluationEntry]:
     """Score every model on the test split where that was not done yet; the entries in the order of `models`.
 
-    Publishes `evaluations/<digest>/` with `scores.json`, `predictions.parquet` and, last, `receipt.json`.
+    Publishes `evaluations/<digest>/` with `costs.json` (measured, so that no receipt names it), `scores.json`,
+    `predictions.parquet` and, last, `receipt.json`.
     Raises StageError where a job's process died, and what `score_model` raises.
     """
     shards = dataset.of("test")
     samples = sum(shard.samples for shard in shards)
     test = replace(dataset, shards=shards, rejects=(), facts={})
+    trusted = tuple(name for method in config.fusion.methods for name in method.trusted())
     entries: list[EvaluationEntry] = []
     jobs: dict[str, EvaluationJob] = {}
     for model in models:
@@ -112,7 +118,7 @@ def evaluate_models(  # noqa: PLR0917 - as the other stages
         recipe = evaluation_recipe(config, shards, read, model, store)
         entry = EvaluationEntry(model.name, digest(recipe))
         if not is_finished(store, entry.digest):
-            jobs[entry.digest] = EvaluationJob(store, model.name, model.digest, recipe, test, read)
+            jobs[entry.digest] = EvaluationJob(store, model.title, model.digest, recipe, test, read, trusted)
         entries.append(entry)
     total = len({entry.digest for entry in entries})
     progress.start(total, reused=total - len(jobs), unit="models")
@@ -143,7 +149,9 @@ def evaluation_recipe(
             }
             for encoder in encoders
         },
+        "task": config.data.task,
         "labels": [entry.labels for entry in test],
+        "groups": None if config.data.columns.group is None else [name_groups(store, entry) for entry in test],
         "instances": config.data.pairing == "instance",
         "threads": config.compute.threads,
     }
@@ -167,41 +175,40 @@ def evaluate_model(job: EvaluationJob) -> EvaluationEntry:
     # The order of sums, and with it the last bits, depends on the threads of the linear algebra.
     with threadpool_limits(job.recipe["threads"]):
         rows = load_views(job.store, job.test, job.encoders, "test")
-        publish_evaluation(job.store, job.recipe, open_model(job.store, job.model), rows)
+        groups = None if job.recipe["groups"] is None else read_groups(job.store, job.test, rows.keys.tolist())
+        publish_evaluation(job.store, job.recipe, open_model(job.store, job.model, job.trusted), rows, groups)
     return EvaluationEntry(job.name, digest(job.recipe))
 
 
-def publish_evaluation(store: Store, recipe: Json, model: FusionModel, rows: LabelledViews) -> None:
-    """Score `model` on `rows` and publish the scores, the predictions and, last, their receipt."""
+def publish_evaluation(
+    store: Store, recipe: Json, model: FusionModel, rows: LabelledViews, groups: Sequence[str | None] | None = None
+) -> None:
+    """Score `model` on the labelled of `rows` and publish what was found and, last, its receipt.
+
+    `groups` names each row's, where the data have such; rows without one are a group each.
+    Raises FusionError where no row has a label.
+    """
+    import numpy as np
+
     from mmcore.evaluation.scores import score_model
 
-    scores, proba = score_model(model, rows, instances=recipe["instances"])
+    labelled = np.flatnonzero(model.target_.encode(rows.labels, len(rows))[1])
+    if not len(labelled):
+        raise FusionError("no test row has a label to be judged by")
+    judged = rows[labelled]
+    named = None if groups is None else [groups[row] for row in labelled.tolist()]
+    scored = score_model(
+        model, judged, instances=recipe["instances"], groups=None if named is None else numbered(named)
+    )
     folder = f"evaluations/{digest(recipe)}"
     # A receipt never names files that are being replaced.
     store.remove(f"{folder}/receipt.json")
+    store.publish_json(f"{folder}/costs.json", scored.costs)
     files = [
-        store.publish_json(f"{folder}/scores.json", scores),
-        _publish_predictions(store, f"{folder}/predictions.parquet", predictions_table(rows, scores["classes"], proba)),
+        store.publish_json(f"{folder}/scores.json", scored.scores),
+        _publish_predictions(store, f"{folder}/predictions.parquet", predictions_table(judged, scored, named)),
     ]
     store.publish_json(f"{folder}/receipt.json", {"recipe": recipe, "files": [file.as_json() for file in files]})
-
-
-def predictions_table(rows: LabelledViews, classes: Sequence[str], proba: Array) -> pa.Table:
-    """One row per test sample: `key`, `label`, `predicted`, `correct`, and float32 `proba <class>` per class."""
-    import numpy as np
-    import pyarrow as pa
-
-    predicted = np.asarray(classes, dtype=np.str_)[proba.argmax(axis=1)]
-    labels = rows.labels.astype(np.str_)
-    columns = {
-        "key": pa.array(rows.keys.tolist(), pa.string()),
-        "label": pa.array(labels.tolist(), pa.string()),
-        "predicted": pa.array(predicted.tolist(), pa.string()),
-        "correct": pa.array(labels == predicted),
-    }
-    for number, name in enumerate(classes):
-        columns[f"proba {name}"] = pa.array(proba[:, number].astype(np.float32))
-    return pa.table(columns)
 
 
 def _publish_predictions(store: Store, path: str, table: pa.Table) -> DataFile:
@@ -212,15 +219,18 @@ def _publish_predictions(store: Store, path: str, table: pa.Table) -> DataFile:
         return store.publish_file(folder / "predictions.parquet", path)
 
 
-def open_model(store: Store, model: str) -> FusionModel:
-    """A trained model, by its digest. Raises DamagedError where its files are not what its receipt says."""
+def open_model(store: Store, model: str, trusted: Sequence[str] = ()) -> FusionModel:
+    """A trained model, by its digest; of a class outside of this library only where `trusted` has it.
+
+    Raises DamagedError where its files are not what its receipt says.
+    """
     from mmcore.fusion.base import FusionModel
     from mmcore.fusion.saving import ARRAYS, FACTS
 
     with store.scratch() as folder:
         for name in (ARRAYS, FACTS):
             (folder / name).write_bytes(read_whole(store, f"models/{model}", name))
-        return FusionModel.load(folder)
+        return FusionModel.load(folder, trusted=[plugged(name) for name in trusted])  # type: ignore[misc]
 
 
 def _title(job: EvaluationJob) -> str:

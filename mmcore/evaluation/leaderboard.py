@@ -1,60 +1,147 @@
-"""All models of a run side by side: the table, who beats whom, and the verdict in words."""
+"""All models of a run side by side: the table, and who beats whom; of one seed or the mean of several."""
 
 from __future__ import annotations
 
 import json
+import statistics
 from collections.abc import Mapping, Sequence
-from dataclasses import asdict
-from typing import TYPE_CHECKING, Any
+from dataclasses import asdict, replace
+from typing import Any
+
+import numpy as np
 
 from mmcore.config import RunConfig
+from mmcore.config.metrics import LOWER_IS_BETTER, METRICS, headline
 from mmcore.errors import DamagedError
+from mmcore.evaluation.intervals import Array, group_note, holm, paired_difference
+from mmcore.evaluation.judge import interval_of, interval_words
+from mmcore.evaluation.predictions import RowScores, read_row_scores
+from mmcore.evaluation.verdict import REFERENCES, verdict
 from mmcore.evaluation.whole import read_whole
 from mmcore.fusion.fit import choose_best
-from mmcore.records import EvaluationEntry, Json, ModelEntry
+from mmcore.records import EvaluationEntry, Json, ModelEntry, count_by
 from mmcore.storage import Store
 
-if TYPE_CHECKING:
-    from mmcore.evaluation.metrics import Array
-
-LOWER_IS_BETTER = frozenset({"log_loss"})
-METRIC_WORDS = {"log_loss": "log loss", "accuracy": "accuracy", "macro_f1": "macro F1"}
-
 Row = dict[str, Any]
+Scored = tuple[Sequence[ModelEntry], Sequence[EvaluationEntry]]
+"""The models of one seed and their scores."""
 
 
 def leaderboard(
-    config: RunConfig, models: Sequence[ModelEntry], evaluations: Sequence[EvaluationEntry], store: Store
+    config: RunConfig,
+    models: Sequence[ModelEntry],
+    evaluations: Sequence[EvaluationEntry],
+    store: Store,
+    others: Sequence[Scored] = (),
 ) -> dict[str, Json]:
     """The models by their validation score, best first, with comparisons and a verdict; reads scores only.
 
-    `rows` hold what a table shows; `chosen` is the fusion model that validation chose (`fusion.metric`), `best_single`
-    and `late` the baselines that it is held against; `comparisons` are differences of accuracy on the same test rows
-    with paired bootstrap 95% intervals; `verdict` are sentences, the first of which says it all.
+    `others` are the same models of further seeds, in any order; every number is then a mean over the seeds.
+    `rows` hold what a table shows, each metric by its name, `score` being the headline one (`config.metrics`) with its
+    95% interval, and `sd` each one's standard deviation over the seeds; `settings` counts which of a grid stood.
+    `chosen` is the fusion model that validation chose (`config.metric`), `best_single` the single modality that
+    validation prefers, `late` plain late fusion. `comparisons` are paired differences of headline scores on the same
+    test rows, by `family`: fused models against the best `single` modality and against the `chosen` model, encoders
+    against their `floor`, `missingness` against the majority class, and the chosen model against late fusion where a
+    `share` of the modalities is `missing`; `p_holm` is corrected within the family. `verdict` are sentences, the first
+    of which says it all.
     Raises DamagedError where scores that a run names are missing or damaged; the next run makes those again.
     """
-    metric = config.fusion.metric
-    scored = {entry.model: entry.digest for entry in evaluations}
-    rows = [_row(model, _scores(store, scored[model.name]), scored[model.name], metric) for model in models]
+    task, metric = config.data.task, config.metric
+    entries: dict[str, list[tuple[ModelEntry, str]]] = {}
+    for some, scored in ((models, evaluations), *others):
+        digests = {entry.model: entry.digest for entry in scored}
+        for model in some:
+            entries.setdefault(model.name, []).append((model, digests[model.name]))
+    by_row = _RowsOf(store, {name: [digest for _, digest in of_seeds] for name, of_seeds in entries.items()})
+    rows = [_row(task, metric, store, of_seeds, by_row.of(name)) for name, of_seeds in entries.items()]
+    averaged = [
+        replace(of_seeds[0][0], val_scores={metric: row["val"]})
+        for of_seeds, row in zip(entries.values(), rows, strict=True)
+    ]
+    best = choose_best(averaged, metric).name if any(not model.baseline for model in averaged) else None
     rows.sort(key=lambda row: (row["val"] if metric in LOWER_IS_BETTER else -row["val"], row["model"]))
-    best = choose_best(models, metric).name if any(not model.baseline for model in models) else None
     chosen = next((row for row in rows if row["model"] == best), None)
-    best_single = next((row for row in rows if len(row["modalities"]) == 1 and not row["floor"]), None)
-    late = _plain_late(rows)
     for row in rows:
         row["chosen"] = row is chosen
-    pairs = _pairs(rows, chosen, best_single, late)
-    right = {name: _right(store, scored[name]) for pair in pairs for name in pair}
-    comparisons = [_compare(right, first, second) for first, second in pairs]
-    board = {
+    single = next(
+        (row for row in rows if len(row["modalities"]) == 1 and not _reference(row) and not row["floor"]), None
+    )
+    late = _plain_late(rows)
+    board: dict[str, Json] = {
+        "task": task,
+        "headline": headline(task),
+        "metrics": list(METRICS[task]),
         "metric": metric,
+        "seeds": 1 + len(others),
         "chosen": chosen and chosen["model"],
-        "best_single": best_single and best_single["model"],
+        "best_single": single and single["model"],
         "late": late and late["model"],
+        "interval": interval_words(task, grouped=by_row.groups is not None),
+        "group_note": group_note(by_row.groups),
         "rows": rows,
-        "comparisons": comparisons,
+        "comparisons": _comparisons(_pairs(rows, chosen, single), by_row)
+        + (_with_missing(chosen["model"], late["model"], by_row) if chosen and late and chosen is not late else []),
     }
-    return {**board, "verdict": _verdict(board, chosen, best_single, late)}
+    return {**board, "verdict": verdict(board)}
+
+
+def _row(task: str, metric: str, store: Store, of_seeds: Sequence[tuple[ModelEntry, str]], of_rows: RowScores) -> Row:
+    model, by = of_seeds[0][0], headline(task)
+    scores = [_scores(store, name) for _, name in of_seeds]
+    mean = _mean([{part: one[part] for part in ("overall", "alone", "without", "uses")} for one in scores])
+    overall, uses = mean["overall"], mean["uses"]
+    low, high = interval_of(of_rows.scores, task, of_rows.groups)
+    return {
+        "model": model.name,
+        "method": model.method,
+        "baseline": model.baseline,
+        "floor": model.floor,
+        "chosen": False,
+        "settings": count_by(one.setting for one, _ in of_seeds if one.setting),
+        "val": statistics.fmean(one.val_scores[metric] for one, _ in of_seeds),
+        "score": overall["score"],
+        "low": low,
+        "high": high,
+        **{name: overall[name] for name in METRICS[task]},
+        "seeds": len(of_seeds),
+        "sd": {name: _sd([one["overall"][name] for one in scores]) for name in METRICS[task]},
+        "n": scores[0]["overall"]["n"],
+        **{fact: scores[0][fact] for fact in ("modalities", "handles_missing", "contains_training_rows")},
+        "without": {name: one[by] for name, one in mean["without"].items()},
+        "alone": {name: one["present"] and one["present"][by] for name, one in mean["alone"].items()},
+        "shuffled": {name: one and one["score"] for name, one in uses["shuffled"].items()},
+        "unused": [name for name, one in uses["shuffled"].items() if one and not _used(name, scores)],
+        "shapley": uses["shapley"]["values"],
+        "missing": uses["missing"],
+        "noise": uses["noise"],
+        "evaluation": of_seeds[0][1],
+    }
+
+
+def _mean(values: Sequence[Json]) -> Json:
+    """The mean of each number of equally built JSON values; what is no number is that of the first."""
+    first = values[0]
+    if isinstance(first, dict):
+        return {key: _mean([value[key] for value in values]) for key in first}
+    if isinstance(first, list):
+        return [_mean(some) for some in zip(*values, strict=True)]
+    # The mean of equal numbers is not always that number, to the last bit, and places on an axis are looked up.
+    same = all(value == first for value in values)
+    return first if same or isinstance(first, bool | str) or first is None else statistics.fmean(values)
+
+
+def _used(name: str, scores: Sequence[Json]) -> bool:
+    """Whether, with some seed, shuffling the modality costs more than chance explains."""
+    return any(one["uses"]["shuffled"][name]["loss"]["low"] > 0 for one in scores)
+
+
+def _sd(values: Sequence[float]) -> float:
+    return statistics.stdev(values) if len(values) > 1 else 0.0
+
+
+def _reference(row: Row) -> bool:
+    return row["method"] in REFERENCES
 
 
 def _plain_late(rows: Sequence[Row]) -> Row | None:
@@ -63,144 +150,84 @@ def _plain_late(rows: Sequence[Row]) -> Row | None:
     return min(fused, key=lambda row: (not row["baseline"], -len(row["modalities"])), default=None)
 
 
-def _row(model: ModelEntry, scores: Json, name: str, metric: str) -> Row:
-    overall, modalities = scores["overall"], scores["modalities"]
-    return {
-        "model": model.name,
-        "method": model.method,
-        "baseline": model.baseline,
-        "floor": model.floor,
-        "chosen": False,
-        "val": model.val_scores[metric],
-        "accuracy": overall["accuracy"],
-        "low": overall["low"],
-        "high": overall["high"],
-        "macro_f1": overall["macro_f1"],
-        "log_loss": overall["log_loss"],
-        "n": overall["n"],
-        "modalities": modalities,
-        "without": {name: one["accuracy"] for name, one in scores["without"].items()},
-        "alone": {name: one["present"] and one["present"]["accuracy"] for name, one in scores["alone"].items()},
-        "evaluation": name,
-    }
+# Who is compared with whom
 
 
-def _pairs(rows: Sequence[Row], chosen: Row | None, single: Row | None, late: Row | None) -> list[tuple[str, str]]:
-    """Who is compared: the chosen model with late fusion, everything fused with the best single modality, and encoders
-    with their floors.
-    """
-    pairs = []
-    if chosen and late and chosen is not late:
-        pairs.append((chosen["model"], late["model"]))
-    if single:
-        pairs += [(row["model"], single["model"]) for row in rows if len(row["modalities"]) > 1]
-    return pairs + [(own["model"], floor["model"]) for own, floor in _with_floors(rows)]
+def _pairs(rows: Sequence[Row], chosen: Row | None, single: Row | None) -> list[tuple[str, str, str]]:
+    """Family, model, and what it is held against; no two models twice."""
+    fused = [row["model"] for row in rows if len(row["modalities"]) > 1 and not _reference(row)]
+    pairs = [("single", name, single["model"]) for name in fused] if single else []
+    if chosen:
+        against = {name for _, name, other in pairs if other == chosen["model"]} | {chosen["model"]}
+        pairs += [("chosen", name, chosen["model"]) for name in fused if name not in against]
+    pairs += [("floor", own["model"], floor["model"]) for own, floor in with_floors(rows)]
+    of = {row["method"]: row["model"] for row in rows if _reference(row)}
+    return [*pairs, *([("missingness", of["missingness"], of["majority"])] if len(of) == len(REFERENCES) else [])]
 
 
-def _with_floors(rows: Sequence[Row]) -> list[tuple[Row, Row]]:
+def with_floors(rows: Sequence[Row]) -> list[tuple[Row, Row]]:
     """The classifier of each modality beside the one that reads its classical encoder."""
     own = {row["modalities"][0]: row for row in rows if row["model"].startswith("only-") and row["baseline"]}
     return [(own[row["modalities"][0]], row) for row in rows if row["floor"]]
 
 
+def _comparisons(pairs: Sequence[tuple[str, str, str]], by_row: _RowsOf) -> list[dict[str, Json]]:
+    found: list[dict[str, Json]] = []
+    for family, first, second in pairs:
+        mine, other = by_row.of(first), by_row.of(second)
+        if mine.keys != other.keys:
+            what = f"the predictions of {first} and {second} are not of the same rows"
+            raise DamagedError(f"evaluations: {what}; run again.")
+        difference = paired_difference(mine.scores, other.scores, mine.groups)
+        found.append({"family": family, "model": first, "against": second, **asdict(difference)})
+    for family in {one["family"] for one in found}:
+        _correct([one for one in found if one["family"] == family])
+    return found
+
+
+def _with_missing(chosen: str, late: str, by_row: _RowsOf) -> list[dict[str, Json]]:
+    """The chosen model against plain late fusion where `share` of the further modalities are missing."""
+    mine, other = by_row.of(chosen), by_row.of(late)
+    found = []
+    for share in sorted(mine.missing.keys() & other.missing.keys()):
+        probed = np.isfinite(mine.missing[share])
+        groups = None if mine.groups is None else mine.groups[probed]
+        difference = paired_difference(mine.missing[share][probed], other.missing[share][probed], groups)
+        found.append({"family": "missing", "share": share, "model": chosen, "against": late, **asdict(difference)})
+    _correct(found)
+    return found
+
+
+def _correct(family: Sequence[dict[str, Json]]) -> None:
+    for one, p in zip(family, holm([one["p"] for one in family]), strict=True):
+        one["p_holm"] = p
+
+
+class _RowsOf:
+    """Each model's scores by row, the mean over its seeds."""
+
+    def __init__(self, store: Store, evaluations: Mapping[str, Sequence[str]]) -> None:
+        self._store, self._evaluations = store, evaluations
+        self._read: dict[str, RowScores] = {}
+
+    def of(self, model: str) -> RowScores:
+        if model not in self._read:
+            # A method without chance has one evaluation for all seeds.
+            read = {name: read_row_scores(self._store, name) for name in dict.fromkeys(self._evaluations[model])}
+            seeds = [read[name] for name in self._evaluations[model]]
+            if any(one.keys != seeds[0].keys for one in seeds):
+                what = f"the predictions of {model} are not of the same rows by each seed"
+                raise DamagedError(f"evaluations: {what}; run again.")
+            missing = {share: np.mean([one.missing[share] for one in seeds], axis=0) for share in seeds[0].missing}
+            self._read[model] = replace(
+                seeds[0], scores=np.mean([one.scores for one in seeds], axis=0), missing=missing
+            )
+        return self._read[model]
+
+    @property
+    def groups(self) -> Array | None:
+        return next(iter(self._read.values())).groups if self._read else None
+
+
 def _scores(store: Store, name: str) -> Json:
     return json.loads(read_whole(store, f"evaluations/{name}", "scores.json"))
-
-
-def _right(store: Store, name: str) -> tuple[list[str], Array]:
-    """The keys of the test rows, and which of them the model has right."""
-    import pyarrow as pa
-    import pyarrow.parquet as pq
-
-    data = read_whole(store, f"evaluations/{name}", "predictions.parquet")
-    table = pq.read_table(pa.BufferReader(data), columns=["key", "correct"])
-    return table.column("key").to_pylist(), table.column("correct").to_numpy()
-
-
-def _compare(right: dict[str, tuple[list[str], Array]], first: str, second: str) -> dict[str, Json]:
-    from mmcore.evaluation.metrics import paired_difference
-
-    if right[first][0] != right[second][0]:
-        raise DamagedError(f"evaluations: the predictions of {first} and {second} are not of the same rows; run again.")
-    return {"model": first, "against": second, **asdict(paired_difference(right[first][1], right[second][1]))}
-
-
-# The verdict
-
-
-def _verdict(board: Mapping[str, Any], chosen: Row | None, single: Row | None, late: Row | None) -> list[str]:
-    if chosen is None:
-        return []
-    against = {(one["model"], one["against"]): one for one in board["comparisons"]}
-    by = f"chosen by validation {METRIC_WORDS[board['metric']]}"
-    own = f"a test accuracy of {chosen['accuracy']:.3f} on {chosen['n']:,} rows"
-    interval = f"95% interval {chosen['low']:.3f} to {chosen['high']:.3f}"
-    sentences = [f"{chosen['model']} reaches {own}.", f"It was {by}; {interval}."]
-    if len(chosen["modalities"]) == 1:
-        more = any(len(row["modalities"]) > 1 for row in board["rows"])
-        nothing = "no fusion of several did better there" if more else "there is nothing to fuse"
-        sentences[1] = f"It was {by}; {interval}. It reads {chosen['modalities'][0]} only: {nothing}."
-    elif single:
-        one = against[chosen["model"], single["model"]]
-        sentences = [
-            _against_single(chosen, single, one),
-            f"The difference in accuracy is {_gap(one)}.",
-            f"{chosen['model']} was {by}; it has {own}, {interval}.",
-        ]
-    if late and late is not chosen:
-        sentences.append(_against_late(chosen, late, against[chosen["model"], late["model"]]))
-    if single:
-        sentences += _others_below(board["rows"], chosen, single, against)
-    return [*sentences, *_below_floors(board["rows"], against)]
-
-
-def _against_single(chosen: Row, single: Row, one: Json) -> str:
-    pair = f"{chosen['model']} {chosen['accuracy']:.3f}, {single['modalities'][0]} alone {single['accuracy']:.3f}"
-    if one["difference"] == 0:
-        return f"Fusion is level with the best single modality here: {pair}."
-    sure = one["low"] > 0 or one["high"] < 0
-    doubt = "" if sure else ", but chance may explain the gap"
-    if one["difference"] < 0:
-        return f"Fusion is below the best single modality here{doubt}: {pair}."
-    return f"Fusion is above the best single modality{doubt}: {pair}."
-
-
-def _against_late(chosen: Row, late: Row, one: Json) -> str:
-    if one["low"] > 0:
-        word = "is above"
-    elif one["high"] < 0:
-        word = "is below"
-    else:
-        word = "cannot be told from"
-    return f"{chosen['model']} {word} plain late fusion of the same features ({late['accuracy']:.3f}): {_gap(one)}."
-
-
-def _others_below(rows: Sequence[Row], chosen: Row, single: Row, against: dict[tuple[str, str], Json]) -> list[str]:
-    """The fused models other than the chosen one that the best single modality beats."""
-    below = [
-        f"{row['model']} {row['accuracy']:.3f}" + (" (more than chance explains)" if one["high"] < 0 else "")
-        for row in rows
-        if row is not chosen
-        and (one := against.get((row["model"], single["model"]))) is not None
-        and one["difference"] < 0
-    ]
-    if not below:
-        return []
-    also = "Also below" if chosen["accuracy"] < single["accuracy"] else "Below"
-    name = f"{single['modalities'][0]} alone, {single['accuracy']:.3f}"
-    return [f"{also} the best single modality ({name}): {', '.join(below)}."]
-
-
-def _below_floors(rows: Sequence[Row], against: dict[tuple[str, str], Json]) -> list[str]:
-    """The encoders that are not worth their training: the classical one does as well or better."""
-    return [
-        f"The encoder of {floor['modalities'][0]} is not above its floor, the classical one ({own['model']} "
-        f"{own['accuracy']:.3f}, {floor['model']} {floor['accuracy']:.3f}): {_gap(one)}."
-        for own, floor in _with_floors(rows)
-        if (one := against[own["model"], floor["model"]])["difference"] <= 0
-    ]
-
-
-def _gap(one: Json) -> str:
-    text = f"{one['difference']:+.3f}, 95% interval {one['low']:+.3f} to {one['high']:+.3f}"
-    return text.replace("-", "\N{MINUS SIGN}")

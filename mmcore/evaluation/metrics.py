@@ -2,7 +2,6 @@
 
 from __future__ import annotations
 
-import math
 from dataclasses import dataclass
 
 import numpy as np
@@ -13,58 +12,12 @@ __all__ = [
     "SMALLEST_PROBABILITY",
     "Array",
     "CalibrationBin",
-    "Difference",
     "accuracy",
     "calibration",
     "confusion_matrix",
     "log_loss",
     "macro_f1",
-    "paired_difference",
-    "wilson_interval",
 ]
-
-
-def wilson_interval(right: int, n: int, z: float = 1.959963984540054) -> tuple[float, float]:
-    """Wilson's score interval of a proportion (95% by default): lower and upper end in 0 to 1.
-
-    Source: E. B. Wilson, Probable inference, the law of succession, and statistical inference, JASA 22 (1927).
-    """
-    share = right / n
-    centre = share + z * z / (2 * n)
-    half = z * math.sqrt(share * (1 - share) / n + z * z / (4 * n * n))
-    scale = 1 + z * z / n
-    # At 0 and n the ends are 0 and 1 exactly, and rounding could take them out of the range.
-    return max(0.0, (centre - half) / scale), min(1.0, (centre + half) / scale)
-
-
-@dataclass(frozen=True)
-class Difference:
-    """The accuracy of one model minus that of another on the same rows, with a 95% interval."""
-
-    difference: float
-    low: float
-    high: float
-    only_first: int
-    """Rows that only the first model has right."""
-    only_second: int
-    n: int
-
-
-def paired_difference(first: Array, second: Array, *, seed: int = 0, resamples: int = 10_000) -> Difference:
-    """Accuracy of `first` minus `second` (each (n,) of bool: right or wrong) with a paired bootstrap 95% interval.
-
-    Rows are drawn with replacement, both models on the same draw; the interval's ends are the 2.5% and 97.5%
-    quantiles of the differences. A draw is told by how many of its rows only one model has right, so that it is one
-    multinomial draw, in memory that does not grow with n. Source: B. Efron and R. Tibshirani, An Introduction to the
-    Bootstrap (1993), chapters 8 and 13.
-    """
-    n = len(first)
-    only_first = int(np.sum(first & ~second))
-    only_second = int(np.sum(second & ~first))
-    shares = np.array([only_first, only_second, n - only_first - only_second]) / n
-    draws = np.random.default_rng(seed).multinomial(n, shares, size=resamples)
-    low, high = np.quantile((draws[:, 0] - draws[:, 1]) / n, [0.025, 0.975])
-    return Difference((only_first - only_second) / n, float(low), float(high), only_first, only_second, n)
 
 
 @dataclass(frozen=True)

@@ -164,11 +164,11 @@ def _recipe(  # noqa: PLR0917
         # Labels would tell which keys nothing is learned from.
         recipe["removed"] = [digest(list(entry.removed)) if entry.removed else "" for entry in learned_from]
     if settings.holds_out:
-        recipe["groups"] = None if grouped is None else [_groups(store, entry) for entry in grouped]
+        recipe["groups"] = None if grouped is None else [name_groups(store, entry) for entry in grouped]
     return recipe
 
 
-def _groups(store: Store, entry: ShardEntry) -> str:
+def name_groups(store: Store, entry: ShardEntry) -> str:
     """Names which group each row of a shard is of."""
     from mmcore.shards.read import read_index
 

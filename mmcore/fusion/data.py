@@ -183,8 +183,9 @@ def load_views(
 ) -> LabelledViews:
     """The features and labels of these splits, shard after shard: (n, d) float32 per modality.
 
-    Of the modalities in `tokens` it is their sequences: (n, t, d), padded with 0 to the longest. Labels come from the
-    shard indexes, vectors from the feature store; the data set's `removed` are left out. Raises DamagedError where the
+    Of the modalities in `tokens` it is their sequences: (n, t, d), padded with 0 to the longest. Labels, by the data
+    set's task a name, a list of names or a number (None or NaN where a row has none), come from the shard
+    indexes, vectors from the feature store; the data set's `removed` are left out. Raises DamagedError where the
     keys of the two differ, and FusionError where the splits have no shards or an encoder keeps no sequences.
     """
     from mmcore.features.opening import open_encoder
@@ -203,7 +204,18 @@ def load_views(
         # Read before the vectors, so that each file's keys are compared with them.
         keys, labels = features.keys, features.labels
         views[encoder.modality] = _sequences(features) if encoder.modality in tokens else _vectors(features)
-    return LabelledViews(Views(views), np.array(labels, dtype=np.str_), np.array(keys, dtype=np.str_))
+    return LabelledViews(Views(views), _labels(labels, dataset.task), np.array(keys, dtype=np.str_))
+
+
+def _labels(labels: Sequence[Any], task: str) -> Array:
+    """Labels as models take them: class names (n,), lists of names, or numbers; None or NaN where there is none."""
+    if task == "regression":
+        return np.array([np.nan if label is None else label for label in labels], np.float64)
+    if task == "classes" and None not in labels:
+        return np.array(labels, dtype=np.str_)
+    found = np.empty(len(labels), dtype=object)
+    found[:] = labels
+    return found
 
 
 def _vectors(features: Features) -> View:

@@ -5,12 +5,14 @@ Foreseeing imports neither torch nor scikit-learn: a run with nothing to do is f
 
 from __future__ import annotations
 
+import time
 from collections.abc import Mapping, Sequence
 from dataclasses import dataclass, replace
 from functools import cache, partial
 from typing import Any
 
 from mmcore.config.fusion import NeuralFusion
+from mmcore.config.metrics import LOWER_IS_BETTER
 from mmcore.config.run import RunConfig
 from mmcore.errors import DamagedError, StageError
 from mmcore.fusion.planned import (
@@ -42,6 +44,8 @@ class FitJob:
     recipe: Json
     dataset: Dataset
     encoders: tuple[EncoderEntry, ...]
+    start_by: float | None = None
+    """It is left out if it has not begun by then, in seconds since the epoch."""
 
     @property
     def folder(self) -> str:
@@ -64,14 +68,14 @@ def foresee_models(
     for plan in plan_models(config):
         known = read_by(plan, foreseen)
         if unknown := unknown_because(plan, known, shards, history):
-            found.append((None, Step("train", plan.name, "compute", unknown, None, samples)))
+            found.append((None, Step("train", plan.title, "compute", unknown, None, samples)))
             continue
         recipe = model_recipe(plan, config, known, shards)
         receipt, reason = _finished(store, recipe, [known[name] for name in plan.modalities])
         if receipt is None and not reason:
             reason = why_new(recipe, history())
         step = Step(
-            "train", plan.name, "reuse" if receipt else "compute", reason or "finished", digest(recipe), samples
+            "train", plan.title, "reuse" if receipt else "compute", reason or "finished", digest(recipe), samples
         )
         found.append((_entry(plan, recipe, receipt), step))
     return found
@@ -85,58 +89,133 @@ def fit_models(  # noqa: PLR0917 - as the other stages
     pool: Pool,
     progress: Progress,
 ) -> list[ModelEntry]:
-    """Train what is not there yet; the configured methods in their order, then the baselines.
+    """Train what is not there yet, with the configured seed: every setting of every method, then the baselines.
 
     Raises StageError naming the model where a fit fails or its process dies.
     """
+    (models,) = fit_seeds(config, dataset, encoders, store, pool, progress, seeds=[config.fusion.seed])
+    return models
+
+
+def fit_seeds(  # noqa: PLR0917 - as the other stages
+    config: RunConfig,
+    dataset: Dataset,
+    encoders: Sequence[EncoderEntry],
+    store: Store,
+    pool: Pool,
+    progress: Progress,
+    *,
+    seeds: Sequence[int],
+    start_by: float | None = None,
+) -> list[list[ModelEntry]]:
+    """For each seed what `fit_models` gives; all fits are one list of jobs, seed after seed.
+
+    A fit that depends on no seed is done once and stands in every list. After `start_by` (seconds since the epoch) no
+    fit begins: the entries of those left out have no `val_scores`. Raises as `fit_models`.
+    """
     shards = learned_shards(dataset.shards)
     learned = replace(dataset, shards=dataset.of(*LEARNED_FROM), rejects=())
+    planned: list[list[tuple[ModelPlan, Json]]] = []
+    jobs: dict[str, FitJob] = {}
+    receipts: dict[str, Json | None] = {}
     plans = plan_models(config)
-    known = [read_by(plan, encoders) for plan in plans]
-    recipes = [model_recipe(plan, config, found, shards) for plan, found in zip(plans, known, strict=True)]
-    used = [tuple(found[name] for name in plan.modalities) for plan, found in zip(plans, known, strict=True)]
-    receipts = {
-        digest(recipe): _finished(store, recipe, encoders_)[0] for recipe, encoders_ in zip(recipes, used, strict=True)
-    }
-    for plan, recipe in zip(plans, recipes, strict=True):
-        if isinstance(plan.settings, NeuralFusion) and receipts[digest(recipe)] is not None:
-            # A run killed after the receipt leaves the checkpoint behind.
-            store.remove(checkpoint_of(digest(recipe)))
-    jobs = {
-        digest(recipe): FitJob(store, plan.name, plan.settings, recipe, learned, encoders_)
-        for plan, recipe, encoders_ in zip(plans, recipes, used, strict=True)
-        if receipts[digest(recipe)] is None
-    }
+    for seed in seeds:
+        planned.append([])
+        for plan in plans:
+            known = read_by(plan, encoders)
+            recipe = model_recipe(plan, config, known, shards, seed)
+            name = digest(recipe)
+            planned[-1].append((plan, recipe))
+            if name in receipts:
+                continue
+            used = tuple(known[modality] for modality in plan.modalities)
+            receipts[name] = _finished(store, recipe, used)[0]
+            if receipts[name] is None:
+                jobs[name] = FitJob(store, _title(plan, recipe), plan.settings, recipe, learned, used, start_by)
+            elif isinstance(plan.settings, NeuralFusion):
+                # A run killed after the receipt leaves the checkpoint behind.
+                store.remove(checkpoint_of(name))
+    progress.start(len(receipts), reused=len(receipts) - len(jobs), unit="fits")
     for job in jobs.values():
         if streamed := job.recipe.get("streamed"):
             progress.log(f"{job.name}: out of core, map from all rows, head from about {streamed['rows']:,} at most")
             make_moments(store, learned, job.encoders, pool, l2=job.settings.scaling == "l2")
-    progress.start(len(receipts), reused=len(receipts) - len(jobs), unit="models")
-    # Other processes would each take memory of the one GPU.
-    on_gpu = any(job.recipe["device"] != "cpu" for job in jobs.values())
-    workers = serial_pool(config.compute) if on_gpu else pool
-    shares = dict.fromkeys(jobs, 0.0)
+    receipts |= _fit_all(config, list(jobs.values()), pool, progress)
+    return [[_entry(plan, recipe, receipts[digest(recipe)]) for plan, recipe in one] for one in planned]
+
+
+def _fit_all(config: RunConfig, jobs: Sequence[FitJob], pool: Pool, progress: Progress) -> dict[str, Json | None]:
+    """Their receipts by digest; None for those that began too late."""
+    receipts: dict[str, Json | None] = {}
+    shares = {digest(job.recipe): 0.0 for job in jobs}
 
     def on_event(job: FitJob, event: Json) -> None:
         share = event["epoch"] / event["epochs"]
         progress.advance(share - shares[digest(job.recipe)], note=f"{job.name} epoch {event['epoch']}")
         shares[digest(job.recipe)] = share
 
-    for job, outcome in workers.map(fit_model, jobs.values(), name=_title, on_event=on_event):
-        if isinstance(outcome, Died):
-            raise StageError(f"{_title(job)}: {outcome.reason}. Run the same command again: it goes on from there.")
-        receipts[digest(job.recipe)] = outcome
-        progress.advance(1 - shares[digest(job.recipe)], note=job.name)
-    return [_entry(plan, recipe, receipts[digest(recipe)]) for plan, recipe in zip(plans, recipes, strict=True)]
+    # Other processes would each take memory of the one GPU.
+    on_gpu = [job for job in jobs if job.recipe["device"] != "cpu"]
+    on_cpu = [job for job in jobs if job.recipe["device"] == "cpu"]
+    for workers, some in ((pool, on_cpu), (serial_pool(config.compute), on_gpu)):
+        for job, outcome in workers.map(fit_model, some, name=_job_title, on_event=on_event):
+            if isinstance(outcome, Died):
+                raise StageError(
+                    f"{_job_title(job)}: {outcome.reason}. Run the same command again: it goes on from there."
+                )
+            name = digest(job.recipe)
+            receipts[name] = outcome
+            if outcome is not None:
+                progress.advance(1 - shares[name], note=job.name)
+    return receipts
+
+
+def standing(models: Sequence[ModelEntry], metric: str) -> list[ModelEntry]:
+    """The models that a table of one seed shows: of each grid the setting that validation chose, the first of equals.
+
+    A method is left out while one of its settings is not trained, for that one might be chosen.
+    """
+    grids: dict[str, list[ModelEntry]] = {}
+    for model in models:
+        grids.setdefault(model.name, []).append(model)
+    return [best_of(some, metric) for some in grids.values() if all(model.val_scores for model in some)]
+
+
+def foreseen_standing(
+    config: RunConfig, found: Sequence[tuple[ModelEntry | None, Step]]
+) -> list[tuple[ModelEntry | None, Step]]:
+    """Of what `foresee_models` found the models that will be scored: of a grid the setting that validation chose.
+
+    Where that is not known yet, the model stands under its own name with no entry.
+    """
+    grids: dict[str, list[tuple[ModelEntry | None, Step]]] = {}
+    for plan, one in zip(plan_models(config), found, strict=True):
+        grids.setdefault(plan.name, []).append(one)
+    scored: list[tuple[ModelEntry | None, Step]] = []
+    for name, some in grids.items():
+        trained = {entry.digest: (entry, step) for entry, step in some if entry is not None and entry.val_scores}
+        if len(some) == 1:
+            scored += some
+        elif len(trained) < len(some):
+            scored.append((None, replace(some[0][1], name=name, action="compute", digest=None)))
+        else:
+            best = best_of([entry for entry, _ in trained.values()], config.metric)
+            scored.append(trained[best.digest])
+    return scored
 
 
 def choose_best(models: Sequence[ModelEntry], metric: str) -> ModelEntry:
-    """The configured model with the best validation score (the lowest log loss); the first of equals.
+    """The configured model with the best validation score by this metric; the first of equals.
 
     Baselines are not candidates. Raises ValueError where there is no other.
     """
-    sign = 1 if metric == "log_loss" else -1
-    return min((model for model in models if not model.baseline), key=lambda model: sign * model.val_scores[metric])
+    return best_of([model for model in models if not model.baseline], metric)
+
+
+def best_of(models: Sequence[ModelEntry], metric: str) -> ModelEntry:
+    """The one with the best validation score; the first of equals."""
+    sign = 1 if metric in LOWER_IS_BETTER else -1
+    return min(models, key=lambda model: sign * model.val_scores[metric])
 
 
 def read_receipt(store: Store, model: str) -> Json:
@@ -149,24 +228,29 @@ def checkpoint_of(model: str) -> str:
     return f"{FOLDER}/{model}/checkpoint.safetensors"
 
 
-def fit_model(job: FitJob) -> Json:
-    """Train one model, publish it, and return its receipt. Runs in a worker.
+def fit_model(job: FitJob) -> Json | None:
+    """Train one model, publish it, and return its receipt; None where it is too late to begin. Runs in a worker.
 
     Raises StageError where another run trained one of its encoders anew meanwhile.
     """
+    if job.start_by is not None and time.time() > job.start_by:
+        return None
     from threadpoolctl import threadpool_limits
 
+    from mmcore.fusion import costs
     from mmcore.fusion.base import FitRun
     from mmcore.fusion.data import load_views
     from mmcore.fusion.sampled import sample_rows
+    from mmcore.fusion.saving import ARRAYS
     from mmcore.fusion.scores import validation_scores
 
     recipe, store = job.recipe, job.store
     checkpoints = None
     if isinstance(job.settings, NeuralFusion):
         from mmcore.training.checkpoint import StoreCheckpoints
-        from mmcore.training.device import made_on
+        from mmcore.training.device import made_on, warm_up
 
+        warm_up()
         checkpoints = StoreCheckpoints(store, checkpoint_of(digest(recipe)))
 
     def on_epoch(epoch: int, epochs: int, _: Mapping[str, float]) -> None:
@@ -175,31 +259,37 @@ def fit_model(job: FitJob) -> Json:
     states = {entry.modality: encoder_state(store, entry) for entry in job.encoders}
     # The order of sums, and with it the last bits, depends on the threads of the linear algebra.
     with threadpool_limits(recipe["threads"]):
-        settings = job.settings.model_dump(exclude={"method"})
-        model = job.settings.load()(**settings, random_state=recipe["seed"], task=recipe["task"])
+        model = job.settings.load()(**job.settings.arguments(), random_state=recipe["seed"] or 0, task=recipe["task"])
+        resumed = checkpoints is not None and store.exists(checkpoint_of(digest(recipe)))
+        run = FitRun(checkpoints, on_epoch, recipe["threads"], recipe["device"])
+        meter = costs.Meter()
         if "streamed" in recipe:
             moments = read_moments(store, job.dataset, job.encoders, l2=model.scaling == "l2")
             sample = partial(sample_rows, rows=recipe["streamed"]["rows"], seed=model.random_state)
             train, held = (sample(store, job.dataset, job.encoders, split) for split in LEARNED_FROM)
-            model.fit_from_moments(moments, train.views, train.labels, validation=held)
+            with meter.learning():
+                model.fit_from_moments(moments, train.views, train.labels, validation=held, run=run)
         else:
             train, held = (load_views(store, job.dataset, job.encoders, split) for split in LEARNED_FROM)
-            run = FitRun(checkpoints, on_epoch, recipe["threads"], recipe["device"])
-            model.fit(train.views, train.labels, validation=held, run=run)
+            with meter.learning():
+                model.fit(train.views, train.labels, validation=held, run=run)
+        measured = meter.stop() | {"resumed": resumed}
         scores = validation_scores(model, held)
     if changed := [entry.modality for entry in job.encoders if encoder_state(store, entry) != states[entry.modality]]:
         if checkpoints is not None:
             # It learned from vectors that are no longer there.
             checkpoints.clear()
         raise StageError(
-            f"{_title(job)}: another run trained the encoder of {changed[0]} anew while this one learned from its "
+            f"{_job_title(job)}: another run trained the encoder of {changed[0]} anew while this one learned from its "
             "vectors. Run the same command again."
         )
     # A receipt never names files that are being replaced.
     store.remove(f"{job.folder}/receipt.json")
     with store.scratch() as folder:
         model.save(folder)
+        parameters = costs.count_parameters(folder / ARRAYS)
         files = [store.publish_file(file, f"{job.folder}/{file.name}") for file in sorted(folder.iterdir())]
+    store.publish_json(f"{job.folder}/{costs.FILE}", measured)
     receipt = {
         "recipe": recipe,
         "files": [file.as_json() for file in files],
@@ -208,6 +298,8 @@ def fit_model(job: FitJob) -> Json:
         "samples": {"train": len(train), "val": len(held)},
         "val_scores": scores,
         "curves": model.curves_,
+        "parameters": parameters,
+        "size_bytes": sum(file.size_bytes for file in files),
     }
     if checkpoints is not None:
         receipt["made_on"] = made_on(recipe["device"])
@@ -217,7 +309,12 @@ def fit_model(job: FitJob) -> Json:
     return receipt
 
 
-def _title(job: FitJob) -> str:
+def _title(plan: ModelPlan, recipe: Json) -> str:
+    """Tells it from the other fits of a comparison."""
+    return plan.title if recipe["seed"] is None else f"{plan.title} (seed {recipe['seed']})"
+
+
+def _job_title(job: FitJob) -> str:
     return f"model {job.name}"
 
 
@@ -240,7 +337,7 @@ def _finished(store: Store, recipe: Json, encoders: Sequence[EncoderEntry]) -> t
 
 def _entry(plan: ModelPlan, recipe: Json, receipt: Json | None) -> ModelEntry:
     scores = receipt["val_scores"] if receipt else {}
-    return ModelEntry(plan.name, plan.method, digest(recipe), scores, plan.baseline, plan.floor)
+    return ModelEntry(plan.name, plan.method, digest(recipe), scores, plan.baseline, plan.floor, plan.setting)
 
 
 def _receipts(store: Store) -> list[Json]:

@@ -6,10 +6,10 @@ from collections.abc import Callable, Iterable, Mapping, Sequence
 from dataclasses import dataclass
 from typing import Any
 
-from mmcore.config.fusion import CcaSettings, FusionMethod, LateSettings, NeuralFusion, WeightedSettings
+from mmcore.config.fusion import BASELINES, FusionMethod, LateSettings, NeuralFusion, Subspace, WeightedSettings
 from mmcore.config.run import RunConfig
 from mmcore.errors import ConfigError, Problem
-from mmcore.records import EncoderEntry, Json, ModelEntry, ShardEntry, labels_change
+from mmcore.records import EncoderEntry, Json, ModelEntry, ShardEntry, labels_change, titled
 from mmcore.training.device import device_of
 
 LEARNED_FROM = ("train", "val")
@@ -26,24 +26,32 @@ Shards = Mapping[str, Sequence[ShardEntry]]
 
 @dataclass(frozen=True)
 class ModelPlan:
-    """One model that a run trains."""
+    """One model that a run trains: a method with one setting."""
 
     name: str
+    """Unique in a table; the settings of one grid share it."""
     settings: Any
     modalities: tuple[str, ...]
     baseline: bool
     floor: bool = False
     """Whether it reads the classical encoder that has its name."""
+    setting: str = ""
+    """Which of the method's grid it is; empty where there is no grid."""
 
     @property
     def method(self) -> str:
         return str(self.settings.method)
 
+    @property
+    def title(self) -> str:
+        return titled(self.name, self.setting)
+
 
 def plan_models(config: RunConfig) -> list[ModelPlan]:
     """The configured methods under unique names, then the baselines: late fusion, each single modality, each floor.
 
-    Late fusion is no baseline where the same is one of the methods. Raises ConfigError for a method that does not fit.
+    A method with a grid is there once for each setting, under one name. Late fusion is no baseline where the same is
+    one of the methods. Raises ConfigError for a method that does not fit.
     """
     there = tuple(config.data.modalities)
     problems, plans, counts = [], [], dict[str, int]()
@@ -57,19 +65,25 @@ def plan_models(config: RunConfig) -> list[ModelPlan]:
         if isinstance(settings, WeightedSettings) and settings.fixed and set(settings.fixed) != set(used):
             needed = f"Give one number to each of: {', '.join(used)}."
             problems.append(Problem(f"{where}.fixed", f"weights of {', '.join(settings.fixed)}.", needed))
-        if isinstance(settings, CcaSettings) and len(used) < 2:
+        if isinstance(settings, Subspace) and len(used) < 2:
             if given:
-                problems.append(Problem(where, "cca needs at least two modalities.", "Take it off the list."))
+                problems.append(
+                    Problem(where, f"{settings.name} needs at least two modalities.", "Take it off the list.")
+                )
             continue
-        counts[settings.method] = counts.get(settings.method, 0) + 1
-        number = counts[settings.method]
-        name = settings.method if number == 1 else f"{settings.method}-{number}"
-        plans.append(ModelPlan(name, settings, used, baseline=False))
+        if found := settings.problems(where):
+            problems += found
+            continue
+        counts[settings.name] = counts.get(settings.name, 0) + 1
+        number = counts[settings.name]
+        name = settings.name if number == 1 else f"{settings.name}-{number}"
+        plans += [ModelPlan(name, one, used, baseline=False, setting=setting) for setting, one in settings.tried()]
     if problems:
         raise ConfigError(problems)
     if len(there) > 1 and not any(_is_plain_late(plan, there) for plan in plans):
         name = f"late-{counts['late'] + 1}" if "late" in counts else "late"
         plans.append(ModelPlan(name, LateSettings(), there, baseline=True))
+    plans += [ModelPlan(kind().name, kind(), there, baseline=True) for kind in BASELINES if kind().name not in counts]
     plans += [ModelPlan(f"only-{name}", LateSettings(modalities=[name]), (name,), baseline=True) for name in there]
     floors = [(view, name) for view, (name, _) in config.encoders.items() if view != name]
     plans += [
@@ -81,7 +95,7 @@ def plan_models(config: RunConfig) -> list[ModelPlan]:
 def _is_plain_late(plan: ModelPlan, there: Sequence[str]) -> bool:
     """Whether it is late fusion of all modalities with nothing set otherwise."""
     plain = LateSettings(modalities=plan.settings.modalities)
-    return bool(plan.settings == plain) and set(plan.modalities) == set(there)
+    return bool(plan.settings == plain) and not plan.setting and set(plan.modalities) == set(there)
 
 
 def may_read(model: ModelPlan | ModelEntry, view: str, modality: str) -> bool:
@@ -103,13 +117,15 @@ def model_recipe(
     config: RunConfig,
     encoders: Mapping[str, EncoderEntry],
     shards: Shards,
+    seed: int | None = None,
 ) -> Json:
+    """All that determines a model's bytes; `seed` in place of the configured one, none where a fit depends on none."""
     settings: FusionMethod = plan.settings
     recipe: dict[str, Json] = {
         "kind": "model",
         "settings": settings.recipe(),
         "task": config.data.task,
-        "seed": config.fusion.seed,
+        "seed": (config.fusion.seed if seed is None else seed) if settings.seeded else None,
         "threads": config.compute.threads,
         "device": device_of(config.compute) if isinstance(settings, NeuralFusion) else "cpu",
         "features": {

@@ -6,6 +6,10 @@ from collections.abc import Mapping, Sequence
 from typing import Any
 
 from mmcore import __version__
+from mmcore.config.metrics import METRIC_WORDS
+from mmcore.evaluation import comparison_words
+from mmcore.evaluation.verdict import REFERENCES
+from mmcore.fusion.costs import MEMORY
 from mmcore.modalities.base import REASONS
 from mmcore.records import SPLITS, Json, count_by
 from mmcore.report import charts
@@ -20,9 +24,11 @@ SHOWN_REJECTS = 200
 
 OTHER_REASON = "A reason of another version of mmcore."
 INTERVAL_WIDTH = 132
+SHOWN_MISSING = (0.0, 0.3, 0.5, 0.7)
+"""Shares of missing modalities in the table beside the drawing."""
+SHOWN_NOISE = (0.5, 1.0, 2.0)
 MISLEADING_GAP = 0.05
 """From this gap on between rows an encoder learned from and others, the page says what to do."""
-METRIC_WORDS = {"log_loss": "log loss", "accuracy": "accuracy", "macro_f1": "macro F1"}
 
 
 def build_report(store: Store, run: Mapping[str, Any]) -> str:
@@ -36,8 +42,13 @@ def build_report(store: Store, run: Mapping[str, Any]) -> str:
         "run": run,
         "title": str(run.get("name", "run")),
         "gone": found.gone,
+        "comparison": _comparison(found),
+        "told": comparison_words,
+        "memory": MEMORY,
         "board": _board(found),
         "chosen": _chosen(found),
+        "uses": _uses(found),
+        "robustness": _robustness(found),
         "encoders": _encoders(found),
         "curves": _curves(found),
         "retrieval": _retrieval(found),
@@ -48,7 +59,7 @@ def build_report(store: Store, run: Mapping[str, Any]) -> str:
         "stages": stages,
         "totals": _totals(stages),
         "settings": flattened(run.get("config") or {}),
-        "metric_words": METRIC_WORDS,
+        "words": METRIC_WORDS,
         "misleading_gap": MISLEADING_GAP,
         "version": __version__,
         "charts": charts,
@@ -66,12 +77,14 @@ def _board(found: Findings) -> Json:
         return None
     read = {name for row in rows for name in row["modalities"]}
     comparisons = list(board["comparisons"])
-    floors = [scores["most_common_class"] for scores in found.scores.values()]
+    floors = [scores["most_common_class"] for scores in found.scores.values() if "most_common_class" in scores]
     ends = [one[end] for one in comparisons for end in ("low", "high", "difference")]
     return {
         **board,
         "modalities": [name for name in found.modalities if name in read],
-        "has_floors": any(row.get("floor") for row in rows),
+        "has_floors": any(row["floor"] for row in rows),
+        "complete_only": any(row["handles_missing"] == "complete-only" for row in rows),
+        "filled": any(row["handles_missing"] != "native" for row in rows),
         "axis": charts.share_axis([row["low"] for row in rows], INTERVAL_WIDTH),
         "floor": floors[0] if floors else None,
         "difference_axis": charts.difference_axis(ends, INTERVAL_WIDTH),
@@ -82,24 +95,74 @@ def _board(found: Findings) -> Json:
     }
 
 
+def _comparison(found: Findings) -> Json:
+    comparison, rows = found.run.get("comparison"), found.board.get("rows")
+    if not comparison or not rows:
+        return None
+    resumed = any(one["costs"]["resumed"] for one in comparison["models"].values())
+    return {**comparison, "board": found.board, "rows": rows, "resumed": resumed}
+
+
 def _chosen(found: Findings) -> Json:
-    """The chosen model's mistakes, calibration, and accuracy by what rows have."""
+    """The chosen model's score by what rows have and, of classes, its mistakes and calibration."""
     if found.chosen is None:
         return None
     scores = found.scores[found.chosen]
-    patterns = scores["patterns"]
+    patterns, classes = scores["patterns"], scores["classes"]
+    confusion = scores.get("confusion")
     return {
         "name": found.chosen,
         "n": scores["n"],
-        "classes": len(scores["classes"]),
-        "matrix": charts.draw_matrix(scores["confusion"], scores["classes"]),
-        "confused": charts.most_confused(scores["confusion"], scores["classes"]),
+        "task": scores["task"],
+        "classes": len(classes),
+        "matrix": confusion and charts.draw_matrix(confusion, classes),
+        "confused": confusion and charts.most_confused(confusion, classes),
         "patterns": patterns,
         "pattern_axis": charts.share_axis([one["low"] for one in patterns], INTERVAL_WIDTH),
         "modalities": found.modalities,
         "nothing_present": scores["nothing_present"],
-        "calibration": scores["calibration"],
+        "calibration": scores.get("calibration"),
     }
+
+
+def _uses(found: Findings) -> Json:
+    """Per model that fuses several modalities what each of them gives it; None where there is none."""
+    rows = [row for row in found.board.get("rows") or [] if len(row["modalities"]) > 1 and _reads_features(row)]
+    if not rows:
+        return None
+    read = {name for row in rows for name in row["modalities"]}
+    shares = [value for row in rows for value in row["shapley"].values()]
+    return {
+        "rows": rows,
+        "modalities": [name for name in found.modalities if name in read],
+        "axis": charts.bar_axis(shares, INTERVAL_WIDTH),
+        "probed": [scores["uses"]["n"] for scores in found.scores.values()],
+        "exact": all(scores["uses"]["shapley"]["exact"] for scores in found.scores.values()),
+    }
+
+
+def _robustness(found: Findings) -> Json:
+    """The curves over missing modalities and over noise: a drawing of all models each, and the numbers."""
+    board = found.board
+    rows = [row for row in board.get("rows") or [] if not row["floor"] and _reads_features(row)]
+    roles = {board.get("best_single"): "single", board.get("late"): "late", board.get("chosen"): "chosen"}
+    drawn = {
+        kind: charts.draw_lines(
+            [
+                (row["model"], roles.get(row["model"], "other"), row[kind]["at"], row[kind]["scores"])
+                for row in rows
+                if row[kind]
+            ]
+        )
+        for kind in ("missing", "noise")
+    }
+    if not any(drawn.values()):
+        return None
+    return {"rows": rows, "drawn": drawn, "roles": roles, "shown": {"missing": SHOWN_MISSING, "noise": SHOWN_NOISE}}
+
+
+def _reads_features(row: Mapping[str, Any]) -> bool:
+    return row["method"] not in REFERENCES
 
 
 def _encoders(found: Findings) -> list[Json]:
@@ -139,7 +202,9 @@ def _retrieval(found: Findings) -> list[Json]:
     tables = []
     for name, scores in found.scores.items():
         pairs = (scores["retrieval"] or {}).get("pairs") or []
-        scored = [pair["class"]["mean_average_precision"] for pair in pairs if pair["class"]]
+        scored = [pair["class"]["mean_average_precision"] for pair in pairs if pair["class"]] or [
+            pair["instance"]["recall"]["1"] for pair in pairs if pair.get("instance")
+        ]
         if scored:
             tables.append({"model": name, "mean": sum(scored) / len(scored), **scores["retrieval"]})
     return sorted(tables, key=lambda one: (one["model"] != found.chosen, -one["mean"], one["model"]))
@@ -159,6 +224,7 @@ def _data(found: Findings) -> Json:
         "splits": splits,
         "modalities": found.modalities,
         "classes": classes,
+        "named": "labels" if dataset.task == "multilabel" else "classes",
         "shards": len(dataset.shards),
     }
 

@@ -38,6 +38,12 @@ def difference_axis(values: Sequence[float], width: float, margin: float = 6) ->
     return Axis(-end, end, margin, width - margin)
 
 
+def bar_axis(values: Sequence[float], width: float, margin: float = 6) -> Axis:
+    """An axis for bars from zero, with no more room below it than the values need."""
+    low, high = min(0.0, min(values, default=0.0)), max(0.0, max(values, default=0.0))
+    return Axis(low, high if high > low else low + 1, margin, width - margin)
+
+
 def nice_ticks(low: float, high: float, about: int = 4) -> tuple[float, ...]:
     """Round numbers from at most `low` to at least `high`, some `about` of them."""
     if not high > low:
@@ -100,6 +106,49 @@ def _epoch_ticks(epochs: int) -> tuple[float, ...]:
 def _polyline(losses: Sequence[float], x: Axis, y: Axis) -> str:
     points = [(x.at(epoch), y.at(loss)) for epoch, loss in enumerate(losses, 1) if math.isfinite(loss)]
     return " ".join(f"{a},{b}" for a, b in points)
+
+
+LINES_WIDTH, LINES_HEIGHT = 470, 290
+LINES_LEFT, LINES_RIGHT, LINES_TOP, LINES_BOTTOM = 44, 14, 12, 26
+DRAWN_LAST = ("other", "late", "single", "chosen")
+"""Roles of lines in the order of drawing: what matters most lies on top."""
+
+
+@dataclass(frozen=True)
+class Line:
+    """One model's scores over an axis."""
+
+    name: str
+    role: str
+    """`chosen`, `single`, `late`, or `other`."""
+    points: str
+    first: float
+    last: float
+
+
+@dataclass(frozen=True)
+class Lines:
+    """One drawing of many models' scores over one axis."""
+
+    x: Axis
+    y: Axis
+    lines: tuple[Line, ...]
+
+
+def draw_lines(series: Sequence[tuple[str, str, Sequence[float], Sequence[float]]]) -> Lines | None:
+    """Name, role, places on the axis and scores of each model, over the same places; None without any."""
+    if not series:
+        return None
+    at = series[0][2]
+    scores = [score for *_, own in series for score in own]
+    ticks = nice_ticks(min(scores), max(scores))
+    y = Axis(ticks[0], ticks[-1], LINES_HEIGHT - LINES_BOTTOM, LINES_TOP, ticks)
+    x = Axis(at[0], at[-1], LINES_LEFT, LINES_WIDTH - LINES_RIGHT, tuple(at))
+    lines = [
+        Line(name, role, " ".join(f"{x.at(a)},{y.at(s)}" for a, s in zip(places, own, strict=True)), own[0], own[-1])
+        for name, role, places, own in sorted(series, key=lambda one: DRAWN_LAST.index(one[1]))
+    ]
+    return Lines(x, y, tuple(lines))
 
 
 @dataclass(frozen=True)

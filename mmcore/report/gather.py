@@ -36,7 +36,9 @@ class Findings:
 
     @property
     def board(self) -> Mapping[str, Any]:
-        return self.run.get("leaderboard") or {}
+        """The leaderboard; empty where there is none, or one that an earlier version made."""
+        board = self.run.get("leaderboard") or {}
+        return board if "task" in board else {}
 
     @property
     def modalities(self) -> list[str]:
@@ -73,8 +75,11 @@ def gather(store: Store, run: Mapping[str, Any]) -> Findings:
         found.models.append({**entry, "receipt": read(f"models/{entry['digest']}/receipt.json")})
     for entry in run.get("evaluations") or []:
         found.evaluations[entry["model"]] = entry["digest"]
-        if scores := read(f"evaluations/{entry['digest']}/scores.json"):
+        scores = read(f"evaluations/{entry['digest']}/scores.json")
+        if scores and "task" in scores:
             found.scores[entry["model"]] = scores
+        elif scores:
+            found.gone.append(f"the scores of {entry['model']}, made by an earlier version: run again")
     return found
 
 

@@ -27,6 +27,8 @@ def environment() -> jinja2.Environment:
         "duration": duration,
         "moment": moment,
         "axis": axis_label,
+        "capitalized": capitalized,
+        "p_value": p_value,
         "shorten": charts.shorten,
     }
     return found
@@ -43,6 +45,16 @@ def score(value: float | None) -> str:
 def signed(value: float) -> str:
     """A difference with three decimals and its sign (a true minus)."""
     return f"{value:+.3f}".replace("-", "−")
+
+
+def p_value(value: float) -> str:
+    """As `0.032`, and no smaller than the draws that it was found with can tell."""
+    return "< .001" if value < 0.001 else f"{value:.3f}"
+
+
+def capitalized(text: str) -> str:
+    """With its first letter large, the others as they are; `mAP` stays."""
+    return text if text[1:2].isupper() else text[:1].upper() + text[1:]
 
 
 def percent(part: float, whole: float) -> str:

@@ -153,7 +153,7 @@ def _dataset(plan: ShardPlan, receipts: Sequence[Receipt]) -> Dataset:
             for name, count in more.items():
                 of_split[name] = of_split.get(name, 0) + count
     aside = count_by(reject.code for reject in rejects)
-    if plan.learnable and (problems := labels_problems(labels, plan.where, aside)):
+    if plan.learnable and (problems := labels_problems(samples, labels, plan.task, plan.where, aside)):
         raise DataError(problems)
     if not any(samples.values()):
         listed = ", ".join(f"{code} {count:,}" for code, count in aside.items())

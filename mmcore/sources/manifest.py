@@ -3,8 +3,9 @@
 from __future__ import annotations
 
 import functools
+import json
 import os
-from collections.abc import Mapping, Sequence
+from collections.abc import Iterable, Mapping, Sequence
 from dataclasses import dataclass
 
 import pyarrow as pa
@@ -67,9 +68,14 @@ def read_manifest(data: DataConfig, *, learnable: bool = True) -> Manifest:
     return Manifest(table.drop_columns(["row"]), roots, tuple(rejects), rows, _extras(data))
 
 
-def labels_problems(labels: Mapping[str, Mapping[str, int]], where: str, aside: Mapping[str, int]) -> list[Problem]:
-    """What keeps samples from being learned from, given the samples per split and label and those set aside."""
-    counts = {split: sum(labels.get(split, {}).values()) for split in SPLITS}
+def labels_problems(
+    samples: Mapping[str, int], labels: Mapping[str, Iterable[str]], task: str, where: str, aside: Mapping[str, int]
+) -> list[Problem]:
+    """What keeps samples from being learned from, given how many each split has, its labels, and those set aside.
+
+    Of numbers `labels` are not looked at.
+    """
+    counts = {split: samples.get(split, 0) for split in SPLITS}
     found = ", ".join(f"{split} {counts[split]:,}" for split in SPLITS)
     if aside:
         found += "; set aside: " + ", ".join(f"{code} {count:,}" for code, count in aside.items())
@@ -78,12 +84,16 @@ def labels_problems(labels: Mapping[str, Mapping[str, int]], where: str, aside: 
         for split in SPLITS
         if not counts[split]
     ]
-    train = sorted(labels.get("train", {}))
-    if len(train) == 1:
+    if task == "regression":
+        return problems
+    train = sorted(labels.get("train", ()))
+    if task == "multilabel" and counts["train"] and not train:
+        problems.append(Problem(where, "no row of train has a label.", "There is nothing to learn: give rows some."))
+    if task == "classes" and len(train) == 1:
         what = f"all {counts['train']:,} rows of train have one label, {train[0]!r}."
         problems.append(Problem(where, what, "There is nothing to learn: two classes or more are needed."))
     for split in ("val", "test") if train else ():
-        if unseen := sorted(set(labels.get(split, {})) - set(train)):
+        if unseen := sorted(set(labels.get(split, ())) - set(train)):
             names = ", ".join(map(repr, unseen[:5])) + (f" and {len(unseen) - 5} more" if len(unseen) > 5 else "")
             what = f"{split} has {'labels' if len(unseen) > 1 else 'a label'} that no row of train has: {names}."
             problems.append(Problem(where, what, "Correct the label, or give train rows of it."))
@@ -206,14 +216,17 @@ def _check_learnable(
     table: pa.Table, data: DataConfig, rejects: Sequence[Reject], files: Sequence[str], splits: pa.ChunkedArray
 ) -> None:
     """Raise DataError for rows that nothing can be learned from; `splits` are those of all rows, usable or not."""
-    labels: dict[str, dict[str, int]] = {}
+    samples: dict[str, int] = {}
+    labels: dict[str, set[str]] = {}
     for item in table.group_by(["split", "label"]).aggregate([([], "count_all")]).to_pylist():
-        labels.setdefault(item["split"], {})[item["label"]] = item["count_all"]
+        samples[item["split"]] = samples.get(item["split"], 0) + item["count_all"]
+        names = json.loads(item["label"]) if data.task == "multilabel" else [item["label"]]
+        labels.setdefault(item["split"], set()).update(names)
     where = files[0] if len(files) == 1 else f"{files[0]} and {len(files) - 1} more"
     if data.limit is not None:
         where += f" (data.limit: {data.limit})"
-    if problems := labels_problems(labels, where, count_by(reject.code for reject in rejects)):
-        if any(split not in labels for split in SPLITS):
+    if problems := labels_problems(samples, labels, data.task, where, count_by(reject.code for reject in rejects)):
+        if any(split not in samples for split in SPLITS):
             problems += _why_set_aside(rejects, splits.unique().to_pylist(), where, longest_key(tuple(data.modalities)))
         raise DataError(problems)
 

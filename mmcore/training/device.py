@@ -97,3 +97,10 @@ def _conceivable(device: str) -> bool:
     except OSError:
         return False
     return True
+
+
+def warm_up() -> None:
+    """Have torch import what its first optimiser needs (a second and 90 MB), so that no fit is charged for it."""
+    import torch
+
+    torch.optim.AdamW([torch.nn.Parameter(torch.zeros(1))])

@@ -26,6 +26,8 @@ from mmcore.shards.read import read_index
 from mmcore.storage import Store
 
 DIMS = {"image": 5, "audio": 4}
+PROBA = ["proba a", "proba b", "proba c"]
+MISSING = ["score at 30% missing", "score at 50% missing", "score at 70% missing"]
 
 
 class Counted(Silent):
@@ -120,7 +122,8 @@ def bench(trained: Bench) -> Bench:
 
 def _bytes(store: Store) -> dict[str, bytes]:
     root = Path(store.url("evaluations"))
-    return {str(file.relative_to(root)): file.read_bytes() for file in sorted(root.rglob("*")) if file.is_file()}
+    files = [file for file in sorted(root.rglob("*")) if file.is_file() and file.name != "costs.json"]
+    return {str(file.relative_to(root)): file.read_bytes() for file in files}
 
 
 def test_scores_and_predictions_agree(bench: Bench) -> None:
@@ -130,11 +133,18 @@ def test_scores_and_predictions_agree(bench: Bench) -> None:
     for model, entry in zip(bench.models, entries, strict=True):
         with bench.store.as_local(f"evaluations/{entry.digest}/predictions.parquet") as file:
             table = pq.read_table(file)
-        assert table.column_names == ["key", "label", "predicted", "correct", "proba a", "proba b", "proba c"]
+        assert table.column_names == ["key", "label", "predicted", "correct", "score", *MISSING, *PROBA]
         assert table["key"].to_pylist() == rows.keys.tolist()
         assert table["label"].to_pylist() == rows.labels.tolist()
         overall = bench.scores(entry)["overall"]
         assert np.mean(table["correct"].to_numpy()) == pytest.approx(overall["accuracy"])
+        assert np.mean(table["score"].to_numpy()) == pytest.approx(overall["score"])
+        curve = bench.scores(entry)["uses"]["missing"]
+        for share, column in zip((0.3, 0.5, 0.7), MISSING, strict=True):
+            assert np.mean(table[column].to_numpy()) == pytest.approx(curve["scores"][curve["at"].index(share)])
+        costs = bench.store.read_json(f"evaluations/{entry.digest}/costs.json")
+        assert costs["predict_seconds"] > 0
+        assert costs["predicted_rows"] > len(rows)
         fitted = open_model(bench.store, model.digest)
         assert table["predicted"].to_pylist() == fitted.predict(rows.views).tolist()
         assert overall["accuracy"] == pytest.approx(fitted.score(rows.views, rows.labels))
@@ -225,6 +235,18 @@ def test_retrieval_by_instance_follows_the_pairing(bench: Bench) -> None:
     other = bench.evaluate(config=bench.config.model_copy(update={"data": data}))[1]
     assert other != cca
     assert "instance" not in bench.scores(other)["retrieval"]["pairs"][0]
+
+
+def test_the_chosen_model_is_held_against_late_fusion_with_modalities_missing(bench: Bench) -> None:
+    entries = bench.evaluate()
+    board = leaderboard(bench.config, bench.models, entries, bench.store)
+    of_row = {row["model"]: row["missing"]["scores"] for row in board["rows"]}
+    found = [one for one in board["comparisons"] if one["family"] == "missing"]
+    assert [(one["share"], one["against"]) for one in found] == [(0.3, "late"), (0.5, "late"), (0.7, "late")]
+    for one, place in zip(found, (3, 5, 7), strict=True):
+        assert one["difference"] == pytest.approx(of_row[board["chosen"]][place] - of_row["late"][place])
+        assert one["low"] <= one["difference"] <= one["high"]
+    assert any(sentence.startswith("With further modalities missing its difference") for sentence in board["verdict"])
 
 
 def test_leaderboard_of_real_models(bench: Bench) -> None:

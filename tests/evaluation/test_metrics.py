@@ -1,4 +1,4 @@
-"""Scores against scikit-learn, SciPy and brute force."""
+"""Scores against scikit-learn and by hand."""
 
 from __future__ import annotations
 
@@ -8,7 +8,6 @@ import sys
 
 import numpy as np
 import pytest
-from scipy.stats import binomtest
 from sklearn import metrics as peer
 
 from mmcore.evaluation.metrics import (
@@ -17,8 +16,6 @@ from mmcore.evaluation.metrics import (
     confusion_matrix,
     log_loss,
     macro_f1,
-    paired_difference,
-    wilson_interval,
 )
 
 
@@ -45,42 +42,6 @@ def test_log_loss_of_certainty() -> None:
     sure = np.array([[1.0, 0.0], [1.0, 0.0]])
     assert log_loss(np.array([0, 0]), sure) == pytest.approx(0, abs=1e-14)
     assert log_loss(np.array([1, 1]), sure) == pytest.approx(-math.log(1e-15))
-
-
-@pytest.mark.parametrize(("right", "n"), [(0, 1), (1, 1), (0, 40), (40, 40), (3, 7), (484, 500), (99_999, 100_000)])
-def test_wilson_equals_scipy(right: int, n: int) -> None:
-    wanted = binomtest(right, n).proportion_ci(method="wilson")
-    assert wilson_interval(right, n) == pytest.approx((wanted.low, wanted.high), abs=1e-12)
-
-
-def test_paired_difference_against_resampled_rows() -> None:
-    rng = np.random.default_rng(5)
-    first, second = rng.random(400) < 0.8, rng.random(400) < 0.75
-    found = paired_difference(first, second)
-    rows = rng.integers(400, size=(10_000, 400))
-    low, high = np.quantile(first[rows].mean(axis=1) - second[rows].mean(axis=1), [0.025, 0.975])
-    assert found.difference == pytest.approx(first.mean() - second.mean())
-    assert (found.low, found.high) == pytest.approx((low, high), abs=0.004)
-    assert found.only_first == sum(a and not b for a, b in zip(first, second, strict=True))
-    assert paired_difference(first, second) == found, "seeded"
-
-
-def test_paired_difference_of_equal_and_opposite_models() -> None:
-    right = np.array([True, False, True])
-    assert paired_difference(right, right).high == 0
-    assert paired_difference(right, right).low == 0
-    every = paired_difference(np.ones(9, bool), np.zeros(9, bool))
-    assert (every.difference, every.low, every.high) == (1, 1, 1)
-
-
-def test_paired_difference_covers_the_truth() -> None:
-    rng = np.random.default_rng(1)
-    inside = 0
-    for _ in range(400):
-        first, second = rng.random(300) < 0.8, rng.random(300) < 0.75
-        found = paired_difference(first, second, resamples=2_000)
-        inside += found.low <= 0.05 <= found.high
-    assert 0.91 < inside / 400 < 0.985
 
 
 def test_calibration_by_hand() -> None:

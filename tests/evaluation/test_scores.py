@@ -42,7 +42,8 @@ def late(train: LabelledViews) -> LateFusion:
 
 
 def test_overall_alone_and_without(late: LateFusion, test: LabelledViews) -> None:
-    scores, proba = score_model(late, test, instances=False)
+    scored = score_model(late, test, instances=False)
+    scores, proba = scored.scores, scored.predictions
     assert scores["overall"]["accuracy"] == pytest.approx(late.score(test.views, test.labels))
     assert scores["overall"]["macro_f1"] == pytest.approx(
         f1_score(test.labels, late.predict(test.views), average="macro")
@@ -60,23 +61,23 @@ def test_overall_alone_and_without(late: LateFusion, test: LabelledViews) -> Non
 
 
 def test_patterns_part_the_rows(late: LateFusion, test: LabelledViews) -> None:
-    scores, _ = score_model(late, test, instances=False)
+    scores = score_model(late, test, instances=False).scores
     patterns = scores["patterns"]
     assert sum(one["n"] for one in patterns) == 120
     assert [one["n"] for one in patterns] == sorted((one["n"] for one in patterns), reverse=True)
     both = test.views["image"].present & test.views["text"].present
     one = next(one for one in patterns if one["present"] == ["image", "text"])
     assert one["n"] == both.sum()
-    assert one["accuracy"] == pytest.approx(late.score(test.views[both], test.labels[both]))
+    assert one["score"] == pytest.approx(late.score(test.views[both], test.labels[both]))
 
 
 def test_patterns_do_not_follow_the_order_of_the_configuration(late: LateFusion, test: LabelledViews) -> None:
     turned = LabelledViews(Views({name: test.views[name] for name in ("text", "image")}), test.labels, test.keys)
-    assert score_model(late, turned, instances=True)[0] == score_model(late, test, instances=True)[0]
+    assert score_model(late, turned, instances=True).scores == score_model(late, test, instances=True).scores
 
 
 def test_retrieval_only_with_a_shared_space(late: LateFusion, train: LabelledViews, test: LabelledViews) -> None:
-    by_class, _ = score_model(late, test, instances=False)
+    by_class = score_model(late, test, instances=False).scores
     assert [(pair["query"], pair["item"]) for pair in by_class["retrieval"]["pairs"]] == [
         ("image", "text"),
         ("text", "image"),
@@ -84,15 +85,15 @@ def test_retrieval_only_with_a_shared_space(late: LateFusion, train: LabelledVie
     assert "instance" not in by_class["retrieval"]["pairs"][0]
     assert by_class["retrieval"]["pairs"][0]["class"]["queries"] == test.views["image"].present.sum()
     both = test.views["image"].present & test.views["text"].present
-    by_instance, _ = score_model(late, test, instances=True)
+    by_instance = score_model(late, test, instances=True).scores
     assert by_instance["retrieval"]["pairs"][1]["instance"]["queries"] == both.sum()
-    plain, _ = score_model(ConcatFusion(C=1.0).fit(train.views, train.labels), test, instances=True)
+    plain = score_model(ConcatFusion(C=1.0).fit(train.views, train.labels), test, instances=True).scores
     assert plain["retrieval"] is None
 
 
 def test_one_modality_of_several(train: LabelledViews, test: LabelledViews) -> None:
     only = LateFusion(C=1.0, modalities=["text"]).fit(train.views, train.labels)
-    scores, _ = score_model(only, test, instances=False)
+    scores = score_model(only, test, instances=False).scores
     assert scores["modalities"] == ["text"]
     assert scores["without"] == {}
     assert list(scores["alone"]) == ["text"]
@@ -102,7 +103,7 @@ def test_one_modality_of_several(train: LabelledViews, test: LabelledViews) -> N
 
 def test_a_modality_that_no_test_row_has(late: LateFusion, test: LabelledViews) -> None:
     blind = LabelledViews(test.views.without("image"), test.labels, test.keys)
-    scores, _ = score_model(late, blind, instances=True)
+    scores = score_model(late, blind, instances=True).scores
     assert scores["alone"]["image"]["present"] is None
     assert [pair["class"] for pair in scores["retrieval"]["pairs"]] == [None, None]
 

@@ -54,6 +54,19 @@ class TestWhatIsDeployed:
             ("change-flow-run-state", "CRASHED")
         ]
 
+    def test_comparison(self, deployed: Deployed) -> None:
+        answer = deployed.server.client.get("/deployments/name/compare/digits-comparison")
+        answer.raise_for_status()
+        found = answer.json()
+        assert (found["work_pool_name"], found["parameters"]["seeds"], found["schedules"]) == ("mmcore", 5, [])
+        form = found["parameter_openapi_schema"]["properties"]
+        assert set(form) == {"config", "seeds", "time_limit_s"}
+        for field in form.values():
+            assert field["title"]
+            assert field["description"]
+        assert (form["seeds"]["minimum"], form["seeds"]["maximum"]) == (1, 100)
+        assert {"exclusiveMinimum": 0, "type": "number"} in form["time_limit_s"]["anyOf"]
+
 
 class TestForm:
     def test_every_field_says_what_it_is(self, deployed: Deployed) -> None:

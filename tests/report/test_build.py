@@ -5,17 +5,19 @@ from __future__ import annotations
 import re
 import subprocess
 import sys
+from dataclasses import replace
 from html.parser import HTMLParser
 from pathlib import Path
 from typing import Any
 
 import pytest
 
-from mmcore.evaluation.seeds import across_seeds
+from mmcore.config import RunConfig
+from mmcore.evaluation.comparison import compare_seeds
 from mmcore.modalities.base import REASONS
-from mmcore.records import Reject
+from mmcore.records import EvaluationEntry, ModelEntry, Reject
 from mmcore.report.build import SHOWN_REJECTS, build_report
-from mmcore.report.rendering import duration, moment, score, signed
+from mmcore.report.rendering import capitalized, duration, moment, p_value, score, signed
 from mmcore.storage import Store
 from tests.report.made_run import DIGITS, make_run
 
@@ -158,9 +160,10 @@ def test_other_numbers_are_the_scores(store: Store, run: dict[str, Any], page: P
     for sentence in run["leaderboard"]["verdict"]:
         assert sentence in page.said
     for row, one in zip(page.table_with("against")[1:], run["leaderboard"]["comparisons"], strict=True):
-        assert row[:3] == [one["model"], one["against"], signed(one["difference"])]
+        missing = f" {100 * one['share']:g} % missing" if "share" in one else ""
+        assert row[:3] == [one["model"], one["against"] + missing, signed(one["difference"])]
         assert row[3] == f"{signed(one['low'])} to {signed(one['high'])}"
-        assert row[4:] == [str(one["only_first"]), str(one["only_second"])]
+        assert row[4:] == [p_value(one["p"]), p_value(one["p_holm"]), str(one["only_first"]), str(one["only_second"])]
     retrieval = page.table_with("Recall@1", "mAP")[2:]
     for row, pair in zip(retrieval, late["retrieval"]["pairs"], strict=True):
         by = pair["class"]
@@ -169,8 +172,32 @@ def test_other_numbers_are_the_scores(store: Store, run: dict[str, Any], page: P
     patterns = page.table_with("image", "Rows", "Accuracy")[1:]
     for row, one in zip(patterns, chosen["patterns"], strict=True):
         assert [("has" in cell) for cell in row[:3]] == [m in one["present"] for m in ("image", "audio", "text")]
-        assert row[3:5] == [str(one["n"]), score(one["accuracy"])]
+        assert row[3:5] == [str(one["n"]), score(one["score"])]
     assert f"Expected calibration error {chosen['calibration']['expected_error']:.3f}" in page.said
+
+
+def test_what_each_modality_gives(run: dict[str, Any], page: Page) -> None:
+    fused = [row for row in run["leaderboard"]["rows"] if len(row["modalities"]) > 1]
+    shown = page.table_with("Shuffled", "Shapley value")[2:]
+    for row, one in zip(shown, fused, strict=True):
+        assert row[0] == one["model"]
+        for cell, name in zip(row[2:5], ("image", "audio", "text"), strict=True):
+            assert cell.startswith(score(one["shuffled"][name]))
+            assert ("no sign of use" in cell) == (name in one["unused"])
+        assert row[5:] == [signed(one["shapley"][name]) for name in ("image", "audio", "text")]
+
+
+def test_every_model_has_its_curves(run: dict[str, Any], page: Page, html: str) -> None:
+    rows = run["leaderboard"]["rows"]
+    shown = page.table_with("Share missing", "Noise")[2:]
+    for row, one in zip(shown, rows, strict=True):
+        missing = [score(one["missing"]["scores"][one["missing"]["at"].index(at)]) for at in (0.0, 0.3, 0.5, 0.7)]
+        noise = [score(one["noise"]["scores"][one["noise"]["at"].index(at)]) for at in (0.5, 1.0, 2.0)]
+        assert row[1:] == [*missing, score(one["missing"]["area"]), *noise, score(one["noise"]["area"])]
+    lines = [attrs["class"] for tag, attrs in page.tags if tag == "polyline" and "model" in str(attrs["class"])]
+    of_each = ["model other"] * 2 + ["model late", "model single", "model chosen"]
+    assert lines == of_each * 2
+    assert html.count("<title>only-image: ") == 2
 
 
 def test_confusion_matrix_is_drawn_cell_by_cell(store: Store, run: dict[str, Any], html: str) -> None:
@@ -182,7 +209,7 @@ def test_confusion_matrix_is_drawn_cell_by_cell(store: Store, run: dict[str, Any
 
 
 def test_every_curve_is_drawn(store: Store, run: dict[str, Any], html: str) -> None:
-    assert html.count("<figure>") == 2, "the encoders of image and audio; the one of text has no epochs"
+    assert html.count("per epoch") == 2, "the encoders of image and audio; the one of text has no epochs"
     path = f"models/{run['models'][0]['digest']}/receipt.json"
     receipt = store.read_json(path)
     curves = {"train_loss": [2.0, 1.0, 0.5], "val_loss": [2.0, 0.8125, 0.9]}
@@ -190,7 +217,7 @@ def test_every_curve_is_drawn(store: Store, run: dict[str, Any], html: str) -> N
     page = _is_sound(build_report(store, run))
     store.publish_json(path, receipt)
     assert "concat fusion model best validation loss 0.812 at epoch 2" in page.said
-    drawn = [attrs["points"].split() for tag, attrs in page.tags if tag == "polyline"]
+    drawn = [a["points"].split() for tag, a in page.tags if tag == "polyline" and a["class"] in {"train", "val"}]
     assert [len(points) for points in drawn] == [24, 24, 24, 24, 3, 3]
 
 
@@ -276,13 +303,30 @@ def test_what_an_encoder_could_not_take_is_shown_too(store: Store, run: dict[str
     assert page.table_with("Key", "What was found")[-1][:4] == ["r9", "image", "encoder-failed", failed["message"]]
 
 
-def test_several_seeds(store: Store, run: dict[str, Any]) -> None:
-    rows = across_seeds([run["leaderboard"], run["leaderboard"]])
-    page = _is_sound(build_report(store, {**run, "seeds": rows}))
-    shown = page.table_with("Chosen", "Macro F1")[1:]
-    assert [row[0].split()[0] for row in shown] == [row["model"] for row in rows]
-    assert shown[0][1] == f"{rows[0]['accuracy']['mean']:.3f} ± 0.000"
-    assert {row[4] for row in shown} == {"0 of 2", "2 of 2"}
+def _compared(store: Store, run: dict[str, Any], *, undone: bool = False) -> dict[str, Any]:
+    """The run as one of two seeds with equal models; with `undone`, one fit of the second was left out."""
+    models = [ModelEntry(**entry) for entry in run["models"]]
+    scored = [EvaluationEntry(**entry) for entry in run["evaluations"]]
+    second = [replace(models[0], val_scores={}, digest="undone"), *models[1:]] if undone else models
+    config = RunConfig.model_validate(run["config"])
+    board, found = compare_seeds(config, [0, 1], [models, second], [scored, scored], store)
+    return {**run, "leaderboard": board, "comparison": found}
+
+
+def test_a_comparison(store: Store, run: dict[str, Any]) -> None:
+    compared = _compared(store, run)
+    page = _is_sound(build_report(store, compared))
+    shown = page.table_with("Setting", "Parameters")[1:]
+    assert [row[0].split()[0] for row in shown] == [row["model"] for row in compared["leaderboard"]["rows"]]
+    assert sum(row[2] == "2/2" for row in shown) == 1, "the method that validation chose"
+    assert {tuple(row[4:7]) for row in shown} == {("1.2 s", "12 MB", "1.31k")}
+    assert "not done" not in page.said
+
+
+def test_what_a_time_limit_left_out(store: Store, run: dict[str, Any]) -> None:
+    page = _is_sound(build_report(store, _compared(store, run, undone=True)))
+    assert "1 of 6 fits not done: time limit." in page.said
+    assert f"{run['models'][0]['name']} (seed 1)." in page.said
 
 
 def test_a_run_that_got_nowhere(store: Store, run: dict[str, Any]) -> None:
@@ -327,3 +371,5 @@ def test_numbers_as_people_read_them() -> None:
     assert moment("2026-11-23T21:31:12+00:00") == "23 Nov 2026, 21:31 UTC"
     assert moment("yesterday") == "yesterday"
     assert (score(None), score(float("nan")), signed(-0.01234)) == ("–", "–", "−0.012")
+    assert [capitalized(text) for text in ("log loss", "R²", "mAP", "")] == ["Log loss", "R²", "mAP", ""]
+    assert [p_value(p) for p in (0.0001, 0.0321, 1.0)] == ["< .001", "0.032", "1.000"]

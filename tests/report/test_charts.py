@@ -12,6 +12,7 @@ from mmcore.report.charts import (
     Axis,
     difference_axis,
     draw_curves,
+    draw_lines,
     draw_matrix,
     most_confused,
     nice_ticks,
@@ -93,3 +94,14 @@ def test_shortened_names_keep_both_ends() -> None:
     text = shorten("abcdefghijklmnopqrstuvwxyz", 10)
     assert len(text) == 10
     assert text == "abcdef…xyz"
+
+
+def test_lines_share_their_axes_and_the_chosen_lies_on_top() -> None:
+    at = [0.0, 0.5, 1.0]
+    drawn = draw_lines([("best", "chosen", at, [0.9, 0.8, 0.6]), ("x", "other", at, [0.5, 0.2, -0.1])])
+    assert drawn is not None
+    assert [(line.name, line.first, line.last) for line in drawn.lines] == [("x", 0.5, -0.1), ("best", 0.9, 0.6)]
+    assert drawn.y.low <= -0.1
+    assert drawn.y.high >= 0.9
+    assert drawn.lines[1].points.split()[1] == f"{drawn.x.at(0.5)},{drawn.y.at(0.8)}"
+    assert draw_lines([]) is None

@@ -9,6 +9,7 @@ from pydantic import BeforeValidator, Field
 from mmcore.config.base import Part
 from mmcore.config.fusion.base import FusionMethod, Headed, NeuralFusion
 from mmcore.config.fusion.baselines import MajoritySettings, MissingnessSettings
+from mmcore.config.fusion.custom import CustomFusionSettings
 from mmcore.config.fusion.factor import SharedFactorSettings
 from mmcore.config.fusion.kernel import (
     AverageKernelSettings,
@@ -19,15 +20,18 @@ from mmcore.config.fusion.kernel import (
 )
 from mmcore.config.fusion.neural import AutoencoderSettings
 from mmcore.config.fusion.plain import ConcatSettings, LateSettings, MultiplicativeSettings, WeightedSettings
-from mmcore.config.fusion.subspace import CcaSettings, GccaSettings, KccaSettings, PlsSettings
+from mmcore.config.fusion.subspace import CcaSettings, GccaSettings, KccaSettings, PlsSettings, Subspace
+from mmcore.config.metrics import MetricName
 
 __all__ = [
+    "BASELINES",
     "IMPLEMENTATIONS",
     "AnyFusion",
     "AutoencoderSettings",
     "AverageKernelSettings",
     "CcaSettings",
     "ConcatSettings",
+    "CustomFusionSettings",
     "EasyMklSettings",
     "FusionConfig",
     "FusionMethod",
@@ -45,6 +49,7 @@ __all__ = [
     "NeuralFusion",
     "PlsSettings",
     "SharedFactorSettings",
+    "Subspace",
     "WeightedSettings",
 ]
 
@@ -66,10 +71,13 @@ OwnFusion = (
     | MajoritySettings
     | MissingnessSettings
 )
-AnyFusion = Annotated[OwnFusion, Field(discriminator="method")]
+AnyFusion = Annotated[OwnFusion | CustomFusionSettings, Field(discriminator="method")]
 
 IMPLEMENTATIONS = frozenset(settings.implementation for settings in get_args(OwnFusion))
 """The classes that a saved model may be an instance of."""
+
+BASELINES: tuple[type[FusionMethod], ...] = (MajoritySettings, MissingnessSettings)
+"""Trained in every run beside the methods, on all modalities: what the others are held against."""
 
 
 def _by_name(value: Any) -> Any:
@@ -108,8 +116,10 @@ class FusionConfig(Part):
 
     methods: list[MethodSettings] = Field(default_factory=_one_of_each, min_length=1)
     """Names, or names with settings: `[concat, {method: cca, n_components: 8}]`."""
-    metric: Literal["log_loss", "accuracy", "macro_f1"] = "log_loss"
-    """What the best method is chosen by, on the validation split."""
+    metric: Literal["auto"] | MetricName = "auto"
+    """What the best method is chosen by, on the validation split. `auto`: log loss, or RMSE for numbers. Classes:
+    log_loss, accuracy, macro_f1; several labels also sample_f1, subset_accuracy, label_accuracy, micro_f1,
+    mean_average_precision; numbers: rmse, mae, r2."""
     seed: int = Field(0, ge=0)
     """Seed of all fusion models."""
     memory_bytes: int = Field(1 << 30, ge=1)

@@ -3,17 +3,30 @@
 from __future__ import annotations
 
 from importlib.util import find_spec
-from typing import Annotated, ClassVar, Literal
+from typing import Annotated, Any, ClassVar, Literal, Self
 
-from pydantic import Field, field_validator
+from pydantic import Field, ValidationError, field_validator, model_validator
 
 from mmcore.config.base import Settings
+from mmcore.config.fusion import grid as grids
+from mmcore.errors import Problem
 
 Penalty = Literal["auto"] | Annotated[float, Field(gt=0)]
 
 
+DRAWING_HEADS = frozenset({"tree", "network"})
+"""Heads that draw random numbers."""
+
+
 class FusionMethod(Settings):
-    """What all fusion methods have in common. The fields are the constructor's arguments."""
+    """What all fusion methods have in common. The fields are the constructor's arguments, but for the grid."""
+
+    outside_recipe: ClassVar[frozenset[str]] = frozenset({"grid"})
+    draws: ClassVar[bool] = True
+    """Whether the method itself draws random numbers; closed forms do not."""
+
+    tasks: ClassVar[frozenset[str]] = frozenset({"classes", "multilabel", "regression"})
+    """What the method can learn."""
 
     out_of_core: ClassVar[bool] = False
     """Whether its map follows from moments, so that the features need not fit in memory (`MomentsFusion`)."""
@@ -22,6 +35,57 @@ class FusionMethod(Settings):
     """How each view is scaled first, fitted on its present training rows."""
     modalities: list[str] | None = Field(None, min_length=1)
     """Only these; all when not given."""
+    grid: dict[str, list[Any]] = Field(default_factory=dict)
+    """Values to try, as `{n_components: [8, 16, 32]}`: each combination, at most 4 of them, is a fit of its own, and
+    validation chooses which of them stands for the method."""
+
+    @property
+    def name(self) -> str:
+        """What models of it are called."""
+        return str(self.method)  # type: ignore[attr-defined]
+
+    @property
+    def seeded(self) -> bool:
+        """Whether a fit depends on the seed; one that does not is done once, whatever the number of seeds."""
+        return self.draws
+
+    def arguments(self) -> dict[str, Any]:
+        """What the constructor is given."""
+        return self.model_dump(exclude={"method", "grid"})
+
+    def trusted(self) -> tuple[str, ...]:
+        """Classes outside of this library, as `module:Class`, that the user has named: its models may be loaded."""
+        return ()
+
+    def problems(self, where: str) -> list[Problem]:
+        """What only looking further than the settings shows; `where` is their place in the YAML."""
+        return []
+
+    def tried(self) -> list[tuple[str, Self]]:
+        """Each setting of the grid under its label, as `n_components=8`; without a grid this one, under none."""
+        return [(grids.label(values), self._with(values)) for values in grids.combinations(self.grid)] or [("", self)]
+
+    def _with(self, values: dict[str, Any]) -> Self:
+        """The same with other values. Raises ValidationError where one does not fit."""
+        given = self.model_dump(exclude_unset=True, exclude={"grid"}, by_alias=True)
+        return type(self).model_validate({**given, **values})
+
+    def _in_grid(self) -> set[str]:
+        """What a grid may hold values of."""
+        return set(type(self).model_fields) - {"method", "modalities", "grid"}
+
+    @model_validator(mode="after")
+    def _grid_fits(self) -> Self:
+        if what := grids.fault(self.grid, self._in_grid()):
+            raise ValueError(f"grid: {what}")
+        for values in grids.combinations(self.grid):
+            try:
+                self._with(values)
+            except ValidationError as error:
+                first = error.errors(include_url=False)[0]
+                message = str(first["msg"]).removeprefix("Value error, ")
+                raise ValueError(f"grid: {grids.label(values)} does not fit: {message}") from None
+        return self
 
     @field_validator("modalities")
     @classmethod
@@ -47,6 +111,10 @@ class Headed(FusionMethod):
         if head == "tree" and find_spec("lightgbm") is None:
             raise ValueError("tree needs lightgbm, which is not installed: pip install 'mmcore[trees]'")
         return head
+
+    @property
+    def seeded(self) -> bool:
+        return self.draws or self.head in DRAWING_HEADS
 
 
 class NeuralFusion(FusionMethod):

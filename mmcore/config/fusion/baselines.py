@@ -11,6 +11,7 @@ class MajoritySettings(FusionMethod):
     """The classes' shares (labels' rates, mean) of the training rows, whatever the views hold."""
 
     implementation: ClassVar[str] = "mmcore.fusion.baselines:Majority"
+    draws: ClassVar[bool] = False
 
     method: Literal["majority"] = "majority"
     scaling: Literal["none"] = "none"
@@ -21,6 +22,7 @@ class MissingnessSettings(Headed):
     """Predicts from which modalities a row has, and from nothing else."""
 
     implementation: ClassVar[str] = "mmcore.fusion.baselines:Missingness"
+    draws: ClassVar[bool] = False
 
     method: Literal["missingness"] = "missingness"
     scaling: Literal["none"] = "none"

@@ -14,6 +14,7 @@ class SharedFactorSettings(Headed):
 
     implementation: ClassVar[str] = "mmcore.fusion.shared_factor:SharedFactorFusion"
     out_of_core: ClassVar[bool] = True
+    draws: ClassVar[bool] = False
 
     method: Literal["shared-factor"] = "shared-factor"
     n_components: int = Field(32, ge=1)

@@ -51,6 +51,8 @@ class EasyMklSettings(KernelMethod):
 
     implementation: ClassVar[str] = "mmcore.fusion.mkl:EasyMklFusion"
 
+    tasks: ClassVar[frozenset[str]] = frozenset({"classes", "multilabel"})
+
     method: Literal["easymkl"] = "easymkl"
     lam: float = Field(0.1, gt=0, le=1)
     """How far the margin is spread over all rows: near 0 it is the closest rows', 1 the distance of the means."""

@@ -13,6 +13,7 @@ class ConcatSettings(Headed):
     """Views side by side, absent ones imputed, then a head that reads all columns."""
 
     implementation: ClassVar[str] = "mmcore.fusion.concat:ConcatFusion"
+    draws: ClassVar[bool] = False
 
     method: Literal["concat"] = "concat"
     impute: Literal["mean", "ridge"] = "ridge"
@@ -23,17 +24,24 @@ class LateSettings(Headed):
     """One classifier per modality; what those of the present modalities say is combined."""
 
     implementation: ClassVar[str] = "mmcore.fusion.late:LateFusion"
+    draws: ClassVar[bool] = False
 
     method: Literal["late"] = "late"
     combine: Literal["product", "mean", "learned", "stacking"] = "product"
     """Log probabilities added, probabilities averaged, the same with weights learned for the modalities, or a
     classifier on top of all that the others say."""
 
+    @property
+    def seeded(self) -> bool:
+        # Stacking deals training rows into folds.
+        return super().seeded or self.combine == "stacking"
+
 
 class MultiplicativeSettings(Headed):
     """All products of the views' leading principal components, then a head."""
 
     implementation: ClassVar[str] = "mmcore.fusion.multiplicative:MultiplicativeFusion"
+    draws: ClassVar[bool] = False
 
     method: Literal["multiplicative"] = "multiplicative"
     dim: int = Field(16, ge=1)

@@ -24,6 +24,7 @@ class CcaSettings(Subspace):
     implementation: ClassVar[str] = "mmcore.fusion.cca:CcaFusion"
     out_of_core: ClassVar[bool] = True
     version: ClassVar[int] = 2
+    draws: ClassVar[bool] = False
 
     method: Literal["cca"] = "cca"
     shrinkage: float = Field(0.1, ge=0, le=1)
@@ -35,6 +36,7 @@ class GccaSettings(Subspace):
 
     implementation: ClassVar[str] = "mmcore.fusion.gcca:GccaFusion"
     out_of_core: ClassVar[bool] = True
+    draws: ClassVar[bool] = False
 
     method: Literal["gcca"] = "gcca"
     shrinkage: float = Field(0.1, ge=0, le=1)
@@ -46,6 +48,7 @@ class PlsSettings(Subspace):
 
     implementation: ClassVar[str] = "mmcore.fusion.pls:PlsFusion"
     out_of_core: ClassVar[bool] = True
+    draws: ClassVar[bool] = False
 
     method: Literal["pls"] = "pls"
     mode: Literal["svd", "canonical"] = "svd"
