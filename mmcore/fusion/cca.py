@@ -40,7 +40,8 @@ class CcaFusion(LinearSubspace):
     Σ_ab is taken over the rows that have both a and b, then all of Σ is projected on the positive semi-definite
     matrices: rows with every view may be few, or none.
 
-    Learned: see `LinearSubspace`; of more than two views k may be above the narrowest view's width.
+    Learned: see `LinearSubspace`; of more than two views k may be above the narrowest view's width. For the tests also
+    `rows_`, `complete_` (whether every row has every view) and `ranks_`, how many directions each view has.
     """
 
     def __init__(

@@ -97,7 +97,7 @@ def deflated_weights(covariance: Array, widths: Sequence[int], n_components: int
     if not found:
         raise FusionError("the views have no direction in common: their cross-covariances are zero")
     W, P = (np.stack(columns, axis=1) for columns in zip(*found, strict=True))
-    return np.concatenate([W[place] @ np.linalg.pinv(P[place].T @ W[place]) for place in places])
+    return with_fixed_signs(np.concatenate([W[s] @ np.linalg.pinv(P[s].T @ W[s]) for s in places]))
 
 
 def _together(covariance: Array, places: Sequence[slice]) -> tuple[Array, float]:
@@ -112,10 +112,9 @@ def _together(covariance: Array, places: Sequence[slice]) -> tuple[Array, float]
         joint = np.concatenate([block @ right, right])
     else:
         _, joint = leading_eigenvectors(between, 1)
-    joint = with_fixed_signs(joint)[:, 0]
     directions = np.zeros((len(joint), len(places)))
     for view, place in enumerate(places):
         length = np.linalg.norm(joint[place])
-        directions[place, view] = joint[place] / length if length > 0 else 0.0
+        directions[place, view] = joint[place, 0] / length if length > 0 else 0.0
     shared = sum(directions[:, i] @ between @ directions[:, j] for i, j in combinations(range(len(places)), 2))
     return directions, float(shared)

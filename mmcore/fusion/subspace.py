@@ -14,7 +14,7 @@ from mmcore.fusion.data import Array, View, Views
 from mmcore.fusion.from_moments import MomentsFusion
 from mmcore.fusion.impute import column_means
 from mmcore.fusion.moments import Moments
-from mmcore.fusion.spectra import leading_eigenvectors, mean_correlations, unbiased
+from mmcore.fusion.spectra import leading_eigenvectors, mean_correlations, spans, unbiased, with_fixed_signs
 from mmcore.records import Json
 
 Reads = Literal["mean", "each"]
@@ -50,12 +50,20 @@ class LinearSubspace(MomentsFusion, SharedSpace):
         """The weights of all views, one below the other, (d in all, k); `covariance` (d in all) as of a sample."""
 
     def _learn(self, train: Rows, validation: Rows | None, run: FitRun) -> None:
-        narrow, bases = narrowed(train.views)
-        self.learn_moments(Moments.of(narrow, train.weights))
+        # A row that counts nothing is no row of the sample either.
+        rows = train if train.weights.all() else train[train.weights > 0]
+        narrow, bases = narrowed(rows.views)
+        self.learn_moments(Moments.of(narrow, rows.weights))
+        if not bases:
+            return
         for name, basis in bases.items():
-            view = train.views[name]
+            view = rows.views[name]
             self.weights_[name] = basis @ self.weights_[name]
-            self.means_[name] = column_means(view.values, view.present[:, None], train.weights)
+            self.means_[name] = column_means(view.values, view.present[:, None], rows.weights)
+        # Signs are those of the views' own columns, as from moments of all of them.
+        widths = [len(weights) for weights in self.weights_.values()]
+        weights = with_fixed_signs(np.concatenate(list(self.weights_.values())))
+        self.weights_ = {name: weights[place] for name, place in zip(self.weights_, spans(widths), strict=True)}
 
     def _project(self, name: str, values: Array) -> Array:
         return np.asarray((values - self.means_[name]) @ self.weights_[name])

@@ -12,7 +12,10 @@ from hypothesis import strategies as st
 from mmcore.errors import FusionError
 from mmcore.fusion.cca import CcaFusion
 from mmcore.fusion.data import View, Views
+from mmcore.fusion.gcca import GccaFusion
 from mmcore.fusion.moments import Moments
+from mmcore.fusion.pls import PlsFusion
+from mmcore.fusion.subspace import LinearSubspace
 from tests.fusion.conftest import made
 from tests.fusion.correlated import PEER_VIEWS, named, related, up_to_sign
 
@@ -90,6 +93,27 @@ def test_moments_in_parts_give_the_map_of_all_rows() -> None:
     for name, weights in whole.weights_.items():
         np.testing.assert_allclose(parts.weights_[name], weights, atol=1e-10)
         np.testing.assert_allclose(parts.means_[name], whole.means_[name], atol=1e-12)
+
+
+@pytest.mark.parametrize("widths", [(4, 3), (80, 60)])
+def test_rows_of_no_weight_are_no_rows(widths: tuple[int, ...]) -> None:
+    views, weights = related(7, 60, widths), (np.arange(60) < 45).astype(float)
+    model = CcaFusion(n_components=2, C=1.0, scaling="none").fit(views, np.arange(60) % 2, sample_weight=weights)
+    alone = _fit({name: values[:45] for name, values in views.items()}, n_components=2, shrinkage=0.1)
+    for name, found in model.weights_.items():
+        np.testing.assert_allclose(found, alone.weights_[name], atol=1e-10)
+
+
+@pytest.mark.parametrize("kind", [CcaFusion, GccaFusion, PlsFusion])
+def test_views_wider_than_their_rows_have_the_map_of_all_their_moments(kind: type[LinearSubspace]) -> None:
+    views = related(8, 20, (30, 25, 3))
+    model = kind(n_components=3, C=1.0, scaling="none").fit(views, np.arange(20) % 2)
+    whole = kind(n_components=3)
+    whole.curves_ = {}
+    whole.learn_moments(Moments.of(Views(views)))
+    for name, weights in whole.weights_.items():
+        np.testing.assert_allclose(model.weights_[name], weights, atol=1e-9)
+        np.testing.assert_allclose(model.means_[name], whole.means_[name], atol=1e-12)
 
 
 def test_the_head_may_read_each_point() -> None:

@@ -11,7 +11,6 @@ from mmcore.fusion.concat import ConcatFusion
 from mmcore.fusion.gcca import GccaFusion
 from mmcore.fusion.late import LateFusion
 from mmcore.fusion.multiplicative import MultiplicativeFusion
-from mmcore.fusion.pls import PlsFusion
 from mmcore.fusion.weighted import WeightedFusion
 
 
@@ -22,7 +21,6 @@ from mmcore.fusion.weighted import WeightedFusion
         (LateFusion, 0.97),
         (CcaFusion, 0.96),
         (GccaFusion, 0.96),
-        (PlsFusion, 0.96),
         (lambda: WeightedFusion(epochs=30), 0.97),
         (lambda: AutoencoderFusion(epochs=30), 0.97),
         (lambda: LateFusion(modalities=["pix"]), 0.95),
@@ -36,7 +34,6 @@ from mmcore.fusion.weighted import WeightedFusion
         "late",
         "cca",
         "gcca",
-        "pls",
         "weighted",
         "autoencoder",
         "only-pix",
