@@ -6,8 +6,6 @@ from collections.abc import Sequence
 from dataclasses import dataclass, replace
 from typing import TYPE_CHECKING, TypeVar
 
-import safetensors.numpy
-
 from mmcore.errors import DamagedError, FusionError, StageError
 from mmcore.fusion.planned import HEAD_ROWS
 from mmcore.parallel import Died, Pool
@@ -113,6 +111,7 @@ def make_group(job: GroupJob) -> Json:
 
     Raises StageError where an encoder was trained anew meanwhile.
     """
+    import safetensors.numpy
     from threadpoolctl import threadpool_limits
 
     from mmcore.fusion.moments import Moments
@@ -187,6 +186,8 @@ def _receipt(job: GroupJob) -> Json | None:
 
 
 def _read(job: GroupJob) -> Moments:
+    import safetensors.numpy
+
     from mmcore.fusion.moments import Moments
 
     receipt = _receipt(job)

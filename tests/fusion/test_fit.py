@@ -12,7 +12,7 @@ import numpy as np
 import pytest
 
 from mmcore.config import ConcatSettings, RunConfig
-from mmcore.config.fusion import AnyFusion
+from mmcore.config.fusion import OwnFusion
 from mmcore.errors import ConfigError, DamagedError, StageError
 from mmcore.evaluation.scores import score_model
 from mmcore.features.opening import open_encoder
@@ -120,13 +120,15 @@ def test_methods_get_unique_names_and_baselines_follow(bench: Bench) -> None:
         "weighted",
         "concat-2",
         "late",
+        "majority",
+        "missingness",
         "only-image",
         "only-audio",
     ]
-    assert [plan.baseline for plan in plans] == [False] * 4 + [True] * 3
+    assert [plan.baseline for plan in plans] == [False] * 4 + [True] * 5
     listed = plan_models(bench.config(["late", {"method": "late", "C": 1.0}]))
     assert [(plan.name, plan.baseline) for plan in listed][:2] == [("late", False), ("late-2", False)]
-    assert [plan.name for plan in listed if plan.baseline] == ["only-image", "only-audio"]
+    assert [plan.name for plan in listed if plan.baseline] == ["majority", "missingness", "only-image", "only-audio"]
 
 
 def test_late_fusion_with_other_settings_does_not_replace_the_baseline(bench: Bench) -> None:
@@ -369,11 +371,11 @@ class _Counted(Silent):
 def test_progress_adds_up(bench: Bench) -> None:
     progress = _Counted()
     bench.fit(bench.config(), progress)
-    assert (progress.total, progress.reused) == (7, 0)
-    assert progress.done == pytest.approx(7)
+    assert (progress.total, progress.reused) == (9, 0)
+    assert progress.done == pytest.approx(9)
     progress = _Counted()
     bench.fit(bench.config(), progress)
-    assert (progress.total, progress.reused, progress.done) == (7, 7, 0)
+    assert (progress.total, progress.reused, progress.done) == (9, 9, 0)
 
 
 def test_a_fit_that_fails_names_its_model(bench: Bench) -> None:
@@ -436,7 +438,7 @@ def test_features_beyond_the_memory_are_learned_out_of_core(bench: Bench) -> Non
 
 
 def test_the_settings_say_which_methods_can_learn_out_of_core(bench: Bench) -> None:
-    methods = [settings() for settings in get_args(get_args(AnyFusion)[0])]
+    methods = [settings() for settings in get_args(OwnFusion)]
     can = {settings.method for settings in methods if settings.out_of_core}
     assert can == {settings.method for settings in methods if issubclass(settings.load(), MomentsFusion)}
     assert {"cca", "shared-factor"} <= can

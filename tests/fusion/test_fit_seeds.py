@@ -29,7 +29,7 @@ from mmcore.records import ModelEntry
 from tests.fusion.test_fit import WEIGHTED, Bench, bench  # noqa: F401 - a fixture
 
 GRID = {"method": "cca", "grid": {"n_components": [1, 2, 3]}}
-BASELINES = ["late", "only-image", "only-audio"]
+BASELINES = ["late", "majority", "missingness", "only-image", "only-audio"]
 
 
 class Counted(Silent):
@@ -114,7 +114,7 @@ def test_a_closed_form_is_fitted_once_for_all_seeds(bench: Bench) -> None:  # no
     assert read_receipt(bench.store, by_name[2]["late"])["recipe"]["seed"] is None
     again, said = fit_all(bench, config, [0, 1, 2])
     assert again == found
-    assert (said.total, said.reused, said.notes) == (9, 9, [])
+    assert (said.total, said.reused, said.notes) == (11, 11, [])
     more, said = fit_all(bench, config, [2, 3])
     assert (more[0], said.notes) == (found[2], ["weighted (seed 3)"])
 
@@ -122,11 +122,11 @@ def test_a_closed_form_is_fitted_once_for_all_seeds(bench: Bench) -> None:  # no
 def test_no_fit_begins_after_the_limit(bench: Bench, monkeypatch: pytest.MonkeyPatch) -> None:  # noqa: F811
     config = bench.config([GRID, WEIGHTED])
     none, said = fit_all(bench, config, [0, 1], start_by=time.time() - 1)
-    assert [one.val_scores for models in none for one in models] == [{}] * (2 * 7)
-    assert (said.total, said.notes) == (8, [])
+    assert [one.val_scores for models in none for one in models] == [{}] * (2 * 9)
+    assert (said.total, said.notes) == (10, [])
     assert bench.store.folders("models") == []
 
-    begun = iter([0.0] * 4 + [2.0] * 4)
+    begun = iter([0.0] * 4 + [2.0] * 6)
     monkeypatch.setattr(fit, "time", type("Clock", (), {"time": staticmethod(lambda: next(begun))}))
     some, said = fit_all(bench, config, [0, 1], start_by=1.0)
     done = [model.title for model in some[0] if model.val_scores]
@@ -135,7 +135,7 @@ def test_no_fit_begins_after_the_limit(bench: Bench, monkeypatch: pytest.MonkeyP
     assert [model.name for model in standing(some[1], "log_loss")] == ["cca"]
     monkeypatch.undo()
     whole, said = fit_all(bench, config, [0, 1])
-    assert (said.total, said.reused) == (8, 4)
+    assert (said.total, said.reused) == (10, 4)
     assert [model for model in whole[0] if model.title in done] == [model for model in some[0] if model.val_scores]
 
 
