@@ -13,10 +13,10 @@ from __future__ import annotations
 import statistics
 import time
 
-import numpy as np
 import torch
 from torch.nn.functional import cross_entropy
 
+from mmcore.training.batch import Batch
 from mmcore.training.loop import LoopSettings, train
 
 ROWS, EPOCHS, BATCH, ROUNDS = 20_000, 4, 256, 9
@@ -33,8 +33,8 @@ def new_network() -> torch.nn.Module:
 def ours(x: torch.Tensor, y: torch.Tensor) -> float:
     network = new_network()
 
-    def loss(network: torch.nn.Module, rows: np.ndarray, _random: np.random.Generator) -> torch.Tensor:
-        index = torch.from_numpy(rows)
+    def loss(network: torch.nn.Module, batch: Batch) -> torch.Tensor:
+        index = torch.from_numpy(batch.rows)
         return cross_entropy(network(x[index]), y[index])
 
     started = time.perf_counter()

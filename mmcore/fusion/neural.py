@@ -16,6 +16,7 @@ from mmcore.fusion.base import FitRun, Rows, SharedSpace
 from mmcore.fusion.data import Array, Views
 from mmcore.fusion.targets import Target, calibrate
 from mmcore.records import Json
+from mmcore.training.batch import Batch
 from mmcore.training.loop import LoopSettings, train
 
 HELD_OUT = 0.15
@@ -92,13 +93,14 @@ class NeuralFusionModel(SharedSpace):
         held = _tensors(stopping.views, run.device)
         held_targets = _targets(self.target_, stopping.targets, run.device)
 
-        def loss(network: FusionNetwork, rows: np.ndarray, random: np.random.Generator) -> Tensor:
-            at = torch.as_tensor(rows, device=run.device)
-            kept = torch.as_tensor(hidden(learned_present[rows], self.modality_dropout, random), device=run.device)
-            batch = [values[at] for values in inputs]
-            fused = _fuse(network, batch, kept)
+        def loss(network: FusionNetwork, batch: Batch) -> Tensor:
+            at = torch.as_tensor(batch.rows, device=run.device)
+            hide = hidden(learned_present[batch.whole], self.modality_dropout, batch.random)
+            kept = torch.as_tensor(hide[batch.part], device=run.device)
+            values = [values[at] for values in inputs]
+            fused = _fuse(network, values, kept)
             each = losses(self.target_.task, network.head(fused), targets[at])
-            return (each * weights[at]).mean() + network.extra_loss(batch, present[at], fused, weights[at])
+            return (each * weights[at]).mean() + network.extra_loss(values, present[at], fused, weights[at])
 
         def validate(network: FusionNetwork) -> float:
             outputs = network.head(_fuse(network, *held))

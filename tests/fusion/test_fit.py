@@ -29,7 +29,7 @@ from mmcore.records import Dataset, EncoderEntry, ModelEntry, Step
 from mmcore.shards.prepare import prepare
 from mmcore.shards.read import read_index
 from mmcore.storage import Store
-from mmcore.training import loop
+from mmcore.training import keeping
 
 DIMS = {"image": 5, "audio": 4}
 WEIGHTED = {"method": "weighted", "epochs": 8, "dim": 8, "batch_size": 16, "learning_rate": 1e-2}
@@ -262,7 +262,7 @@ def test_what_is_not_known_yet_has_no_name(bench: Bench) -> None:
 
 
 def test_a_killed_training_goes_on_to_the_same_bytes(bench: Bench, monkeypatch: pytest.MonkeyPatch) -> None:
-    monkeypatch.setattr(loop, "CHECKPOINT_EVERY_S", 0.0)
+    monkeypatch.setattr(keeping, "CHECKPOINT_EVERY_S", 0.0)
     config = bench.config([METHODS[2]])
     bench.fit(config)
     whole = _bytes(bench.store)
@@ -289,7 +289,7 @@ def test_a_killed_training_goes_on_to_the_same_bytes(bench: Bench, monkeypatch: 
 
 @pytest.mark.parametrize("method", ["concat", WEIGHTED], ids=["concat", "weighted"])
 def test_a_model_rests_on_the_encoders_that_it_read(bench: Bench, monkeypatch: pytest.MonkeyPatch, method: Any) -> None:
-    monkeypatch.setattr(loop, "CHECKPOINT_EVERY_S", 0.0)
+    monkeypatch.setattr(keeping, "CHECKPOINT_EVERY_S", 0.0)
     config = bench.config([method])
     path = "encoders/audio-encoder/receipt.json"
 
