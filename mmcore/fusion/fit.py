@@ -16,6 +16,7 @@ from mmcore.errors import DamagedError, StageError
 from mmcore.fusion.planned import (
     LEARNED_FROM,
     ModelPlan,
+    exceeds_memory,
     learned_shards,
     model_recipe,
     plan_models,
@@ -41,6 +42,8 @@ class FitJob:
     recipe: Json
     dataset: Dataset
     encoders: tuple[EncoderEntry, ...]
+    stored: bool = False
+    """Whether features are left in the store and read batch by batch; the bytes are the same."""
 
     @property
     def folder(self) -> str:
@@ -102,7 +105,15 @@ def fit_models(  # noqa: PLR0917 - as the other stages
             # A run killed after the receipt leaves the checkpoint behind.
             store.remove(checkpoint_of(digest(recipe)))
     jobs = {
-        digest(recipe): FitJob(store, plan.name, plan.settings, recipe, learned, encoders_)
+        digest(recipe): FitJob(
+            store,
+            plan.name,
+            plan.settings,
+            recipe,
+            learned,
+            encoders_,
+            stored=exceeds_memory(plan, config, {entry.modality: entry for entry in encoders_}, learned),
+        )
         for plan, recipe, encoders_ in zip(plans, recipes, used, strict=True)
         if receipts[digest(recipe)] is None
     }
@@ -169,10 +180,17 @@ def fit_model(job: FitJob) -> Json:
     states = {entry.modality: _encoder_state(store, entry) for entry in job.encoders}
     # The order of sums, and with it the last bits, depends on the threads of the linear algebra.
     with threadpool_limits(recipe["threads"]):
-        train, held = (load_views(store, job.dataset, job.encoders, split) for split in LEARNED_FROM)
+        train, held = (load_views(store, job.dataset, job.encoders, split, stored=job.stored) for split in LEARNED_FROM)
         settings = job.settings.model_dump(exclude={"method"})
         model = job.settings.load()(**settings, random_state=recipe["seed"], task=recipe["task"])
-        run = FitRun(checkpoints, on_epoch, recipe["threads"], recipe["device"])
+        run = FitRun(
+            checkpoints,
+            on_epoch,
+            recipe["threads"],
+            recipe["device"],
+            precision=recipe.get("precision", "float32"),
+            processes=recipe.get("processes", 1),
+        )
         model.fit(train.views, train.labels, validation=held, run=run)
         scores = validation_scores(model, held)
     if changed := [entry.modality for entry in job.encoders if _encoder_state(store, entry) != states[entry.modality]]:

@@ -9,11 +9,14 @@ from typing import Any
 from mmcore.config.fusion import CcaSettings, FusionMethod, LateSettings, NeuralFusion
 from mmcore.config.run import RunConfig
 from mmcore.errors import ConfigError, Problem
-from mmcore.records import EncoderEntry, Json, ModelEntry, ShardEntry, labels_change
-from mmcore.training.device import device_of
+from mmcore.records import Dataset, EncoderEntry, Json, ModelEntry, ShardEntry, labels_change
+from mmcore.training.device import device_of, processes_of
 
 LEARNED_FROM = ("train", "val")
 """The splits that a model sees: it learns from the first, and is stopped, tuned and calibrated by the second."""
+
+NUMBER_BYTES = 4
+"""Of one number of a feature as it is read."""
 
 Shards = Mapping[str, Sequence[ShardEntry]]
 """The shards of each split in `LEARNED_FROM`."""
@@ -114,8 +117,21 @@ def model_recipe(
         "labels": {split: [shard.labels for shard in shards[split]] for split in LEARNED_FROM},
         "order": list(plan.modalities),
     }
+    if isinstance(settings, NeuralFusion):
+        # In the recipe where they are not what they always were: they change the last bits.
+        if (processes := processes_of(config.compute, recipe["device"])) > 1:
+            recipe["processes"] = processes
+        if (precision := config.compute.training_precision) != "float32":
+            recipe["precision"] = precision
     # Told apart from the model of the same modality, with which it is not compared to say what changed.
     return {**recipe, "floor": True} if plan.floor else recipe
+
+
+def exceeds_memory(plan: ModelPlan, config: RunConfig, encoders: Mapping[str, EncoderEntry], dataset: Dataset) -> bool:
+    """Whether a neural model's features are more than is kept in memory."""
+    width = sum(encoders[name].dim or 0 for name in plan.modalities)
+    rows = sum(shard.samples for shard in dataset.of(*LEARNED_FROM))
+    return isinstance(plan.settings, NeuralFusion) and NUMBER_BYTES * width * rows > config.fusion.memory_bytes
 
 
 def unknown_because(
@@ -156,7 +172,8 @@ def _differences(new: Json, old: Json) -> list[str]:
         said.append("its code changed")
     if settings := [key for key in changed if key != "version"]:
         said.append(f"changed settings: {', '.join(settings)}")
-    said += [f"{key} changed" for key in ("seed", "threads", "device") if new[key] != old[key]]
+    how = ("seed", "threads", "device", "processes", "precision")
+    said += [f"{key} changed" for key in how if new.get(key) != old.get(key)]
     if encoders := [
         name for name, part in new["features"].items() if part["encoder"] != old["features"][name]["encoder"]
     ]:

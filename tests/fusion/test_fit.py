@@ -293,8 +293,8 @@ def test_a_model_rests_on_the_encoders_that_it_read(bench: Bench, monkeypatch: p
     config = bench.config([method])
     path = "encoders/audio-encoder/receipt.json"
 
-    def retrained_meanwhile(*given: Any) -> Any:
-        rows = load_views(*given)
+    def retrained_meanwhile(*given: Any, **named: Any) -> Any:
+        rows = load_views(*given, **named)
         bench.store.publish_json(path, {"weights": "second"})
         return rows
 

@@ -61,3 +61,7 @@ class FusionConfig(Part):
     """What the best method is chosen by, on the validation split."""
     seed: int = Field(0, ge=0)
     """Seed of all fusion models."""
+    memory_bytes: int = Field(1 << 30, ge=1)
+    """Where the features of train and val take more than this (4 bytes a number), neural methods read them from the
+    store batch by batch, with the same result; otherwise they are kept on the device. Other methods take all into
+    memory."""

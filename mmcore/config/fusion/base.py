@@ -2,7 +2,7 @@
 
 from __future__ import annotations
 
-from typing import Annotated, Literal
+from typing import Annotated, ClassVar, Literal
 
 from pydantic import Field, field_validator
 
@@ -39,6 +39,8 @@ class Headed(FusionMethod):
 
 class NeuralFusion(FusionMethod):
     """What the methods trained by backpropagation have in common."""
+
+    version: ClassVar[int] = 2
 
     epochs: int = Field(100, ge=1)
     """At most this many passes over the training split."""
