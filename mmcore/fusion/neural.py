@@ -96,7 +96,7 @@ class NeuralFusionModel(SharedSpace):
 
         def loss(network: FusionNetwork, batch: Batch) -> Tensor:
             at = torch.as_tensor(batch.rows, device=run.device)
-            kept = hidden(learned_present[batch.whole], self.modality_dropout, batch.random)[batch.part]
+            kept = batch.drawn(lambda random, _: hidden(learned_present[batch.whole], self.modality_dropout, random))
             values, present = inputs.at(batch.rows) if batch.data is None else batch.data
             fused = _fuse(network, values, torch.as_tensor(kept, device=run.device))
             each = losses(self.target_.task, network.head(fused), targets[at])

@@ -99,7 +99,7 @@ def train(
         run = Training(network, n_train, loss, settings, validate=validate, load=load)
         keeper = Keeper(run, checkpoints)
         keeper.resume()
-        with joined(run, run.processes, settings.device) as place:
+        with joined(run, 1 if run.ended() else run.processes, settings.device) as place:
             run.begin(place)
             while not run.ended():
                 run.epoch()

@@ -107,17 +107,31 @@ def _help(help_: _Help) -> None:
 @contextmanager
 def _connected(store: Any, place: Place, device: str) -> Iterator[Place]:
     backend = "nccl" if device == "cuda" else "gloo"
-    # All of them are here, whatever this machine's name resolves to.
-    own = "lo" if sys.platform == "linux" else "lo0"
-    if backend == "gloo" and own in {name for _, name in socket.if_nameindex()}:
-        os.environ.setdefault("GLOO_SOCKET_IFNAME", own)
-    torch.distributed.init_process_group(
-        backend, store=store, rank=place.rank, world_size=place.processes, timeout=WITHIN
-    )
+    with _among_ourselves():
+        torch.distributed.init_process_group(
+            backend, store=store, rank=place.rank, world_size=place.processes, timeout=WITHIN
+        )
     try:
         yield place
     finally:
         torch.distributed.destroy_process_group()
+
+
+@contextmanager
+def _among_ourselves() -> Iterator[None]:
+    """Let gloo connect within this machine, whatever its name resolves to."""
+    own = "lo" if sys.platform == "linux" else "lo0"
+    if _INTERFACE in os.environ or own not in {name for _, name in socket.if_nameindex()}:
+        yield
+        return
+    os.environ[_INTERFACE] = own
+    try:
+        yield
+    finally:
+        del os.environ[_INTERFACE]
+
+
+_INTERFACE = "GLOO_SOCKET_IFNAME"
 
 
 def _here(rank: int) -> str:

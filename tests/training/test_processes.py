@@ -21,7 +21,7 @@ from torch.nn import functional
 from mmcore.errors import StageError
 from mmcore.training import keeping
 from mmcore.training.batch import Batch
-from mmcore.training.loop import Curves, LoopSettings, train
+from mmcore.training.loop import Curves, LoopSettings, Training, train
 from tests.training.dropout_net import SETTINGS, rows
 from tests.training.test_loop import HaltError, Memory, interrupt_after, same
 
@@ -98,7 +98,9 @@ def test_what_one_alone_left_is_not_what_two_go_on_from(
     monkeypatch.setattr(keeping, "CHECKPOINT_EVERY_S", 0.0)
     memory = Memory()
     trained(replace(TWO, processes=1, epochs=1), checkpoints=memory)
-    trained(replace(TWO, epochs=1), checkpoints=memory)
+    run = Training(network_with_all(), 101, noisy, replace(TWO, epochs=1), validate=validate, load=None)
+    keeping.Keeper(run, memory).resume()
+    assert not run.ended()
     assert "its checkpoint is of other settings" in caplog.text
 
 
