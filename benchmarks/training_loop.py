@@ -128,10 +128,10 @@ def processes() -> None:
         took = {}
         for count in (1, 2):
             ends = Noted(time.time)
-            settings = replace(SETTINGS, epochs=4, batch_size=batch, processes=count)
+            settings = replace(SETTINGS, epochs=3, batch_size=batch, processes=count)
             torch.manual_seed(0)
-            train(large_network(), 4 * batch, loss, lambda _: 1.0, settings, on_epoch=ends)
-            took[count] = float(np.median(np.diff(ends.values))) / 4
+            train(large_network(), 2 * batch, loss, lambda _: 1.0, settings, on_epoch=ends)
+            took[count] = float(np.median(np.diff(ends.values))) / 2
         print(
             f"processes batch {batch}: one {took[1]:.2f} s/step, two {took[2]:.2f}: {took[1] / took[2]:.2f} of the rate"
         )

@@ -50,7 +50,8 @@ class ComputeConfig(Part):
     digest where it is bfloat16."""
     processes: int = Field(1, ge=1)
     """Processes that train one neural fusion model together, each a part of every batch; on GPUs one for each. Pays
-    where a batch takes long. Part of a model's digest where there are several, as the last bits differ."""
+    where a batch takes seconds and cores are free. Part of a model's digest where there are several, as the last bits
+    differ."""
     retries: int = Field(2, ge=0)
     """How often a job that raised an error is tried again."""
     sample_timeout_s: float = Field(60.0, gt=0)
