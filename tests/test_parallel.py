@@ -344,6 +344,15 @@ def test_isolated_time_limit() -> None:
     assert not alive(died.last_told["pid"])
 
 
+def test_isolated_and_stopped() -> None:
+    stop = threading.Event()
+    died = run_isolated(jobs.nap, Work(600), timeout_s=60, stop=stop, on_event=lambda _: stop.set())
+    assert isinstance(died, Died)
+    assert died.reason == "stopped"
+    assert died.last_told is not None
+    assert not alive(died.last_told["pid"])
+
+
 def test_isolated_log_lines(caplog: pytest.LogCaptureFixture) -> None:
     with caplog.at_level(logging.INFO, "mmcore"):
         run_isolated(jobs.log, Work(3), timeout_s=60)

@@ -46,6 +46,13 @@ class ComputeConfig(Part):
     """Of the forward passes of pretrained encoders: `auto` is bfloat16 on a GPU that has it, else float32."""
     threads: int = Field(1, ge=1)
     """Threads of one training or extraction job on the CPU; part of a model's digest."""
+    training_precision: Literal["float32", "bfloat16"] = "float32"
+    """Of the forward passes of neural fusion models while they learn; their weights are float32. Part of a model's
+    digest where it is bfloat16."""
+    processes: int = Field(1, ge=1)
+    """Processes that train one neural fusion model together, each a part of every batch; on GPUs one for each. Pays
+    where a batch takes seconds and cores are free. Part of a model's digest where there are several, as the last bits
+    differ."""
     retries: int = Field(2, ge=0)
     """How often a job that raised an error is tried again."""
     sample_timeout_s: float = Field(60.0, gt=0)

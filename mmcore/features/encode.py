@@ -12,13 +12,13 @@ import numpy as np
 
 from mmcore.config import EncoderSettings
 from mmcore.errors import MmcoreError, StageError
-from mmcore.features.ahead import Ahead
 from mmcore.features.encoders.base import Array, Encoded, Encoder
 from mmcore.features.foresee import Receipt, held_out_views, weights_of
 from mmcore.features.loading import Batch, Loading, load_batches
 from mmcore.features.opened import opened_encoder
 from mmcore.features.store import Made, Table, finished_views, write_view
 from mmcore.parallel import tell
+from mmcore.parallel.ahead import Ahead
 from mmcore.records import Reject, ShardEntry, digest
 from mmcore.storage import Store
 from mmcore.training.device import is_device_lost, is_out_of_memory

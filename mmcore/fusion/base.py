@@ -64,6 +64,8 @@ class FusionModel(BaseEstimator, ABC):  # type: ignore[misc]
     """What the method can learn."""
     uses_unlabelled: ClassVar[bool] = False
     """Whether `_fit` gets the rows without a label too."""
+    streams: ClassVar[bool] = False
+    """Whether it reads views a batch at a time, so that they may stay in the feature store (`View.stored`)."""
     contains_training_rows: ClassVar[bool] = False
     """Whether the saved model holds rows that it learned from, as kernels do."""
 
@@ -107,7 +109,7 @@ class FusionModel(BaseEstimator, ABC):  # type: ignore[misc]
         used = self._checked(views)
         if never := [name for name, view in used.items() if not weights[view.present].any()]:
             raise FusionError(f"view {never[0]}: present in no training row; leave it out")
-        self.scaler_ = Scaler(self.scaling).fit(used, weights)
+        self.scaler_ = Scaler(self.scaling).fit(used, weights, in_parts=self.streams)
         kept = any_present(used) & (labelled | self.uses_unlabelled)
         if not (kept & labelled).any():
             raise FusionError("y: every labelled row lacks all views")
@@ -237,7 +239,7 @@ class FusionModel(BaseEstimator, ABC):  # type: ignore[misc]
     def _views(self, X: AnyViews | npt.ArrayLike, *, reset: bool = False) -> Views:
         """X as views; one array is cut into its columns."""
         if isinstance(X, Views | Mapping) and not self._is_plain(X):
-            return Views.of(X)
+            return Views.of(X) if self.streams else Views.of(X).read()
         if self.columns is None:
             raise FusionError(
                 f"views need to be `Views` or a mapping of modality names to arrays, got {type(X).__name__}; "

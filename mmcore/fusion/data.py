@@ -10,6 +10,7 @@ import numpy as np
 import numpy.typing as npt
 
 from mmcore.errors import FusionError
+from mmcore.fusion.stored import StoredRows
 from mmcore.records import Dataset, EncoderEntry
 
 if TYPE_CHECKING:
@@ -33,7 +34,8 @@ class View:
     lengths: Array | None = None
 
     def __post_init__(self) -> None:
-        values, present = np.asarray(self.values), np.asarray(self.present)
+        values: Any = self.values if isinstance(self.values, StoredRows) else np.asarray(self.values)
+        present = np.asarray(self.present)
         if values.ndim not in (2, 3):
             raise FusionError(f"a view's values need the shape (n, d) or (n, t, d), and these have {values.shape}")
         if present.dtype != np.bool_ or present.shape != values.shape[:1]:
@@ -70,6 +72,16 @@ class View:
         if array.dtype.kind != "f" or array.ndim not in (2, 3):
             return cls(array, np.ones(array.shape[:1], bool))
         return cls(array, ~np.isnan(array).all(axis=tuple(range(1, array.ndim))))
+
+    @classmethod
+    def stored(cls, features: Features) -> View:
+        """`features` that are read as they are needed by the methods that can, whole by the others."""
+        values: Any = StoredRows(features, features.present)
+        return cls(values, values.present)
+
+    def read(self) -> View:
+        """The same with its values in memory."""
+        return View(self.values.read(), self.present) if isinstance(self.values, StoredRows) else self
 
     @classmethod
     def absent(cls, rows: int, shape: tuple[int, ...]) -> View:
@@ -149,6 +161,10 @@ class Views:
         """These modalities alone, in this order."""
         return Views({name: self._views[name] for name in names})
 
+    def read(self) -> Views:
+        """The same with all values in memory."""
+        return Views({name: view.read() for name, view in self._views.items()})
+
     def without(self, *names: str) -> Views:
         """The same samples as if no row had these modalities."""
         return Views(
@@ -179,14 +195,20 @@ class LabelledViews:
 
 
 def load_views(
-    store: Store, dataset: Dataset, encoders: Sequence[EncoderEntry], *splits: str, tokens: Collection[str] = ()
+    store: Store,
+    dataset: Dataset,
+    encoders: Sequence[EncoderEntry],
+    *splits: str,
+    tokens: Collection[str] = (),
+    stored: bool = False,
 ) -> LabelledViews:
     """The features and labels of these splits, shard after shard: (n, d) float32 per modality.
 
     Of the modalities in `tokens` it is their sequences: (n, t, d), padded with 0 to the longest. Labels, by the data
     set's task a name, a list of names or a number (None or NaN where a row has none), come from the shard
     indexes, vectors from the feature store; the data set's `removed` are left out. Raises DamagedError where the
-    keys of the two differ, and FusionError where the splits have no shards or an encoder keeps no sequences.
+    keys of the two differ (of `stored` vectors, which are left where they are, when they are read), and FusionError
+    where the splits have no shards or an encoder keeps no sequences.
     """
     from mmcore.features.opening import open_encoder
 
@@ -203,7 +225,8 @@ def load_views(
         first = first or features
         # Read before the vectors, so that each file's keys are compared with them.
         keys, labels = features.keys, features.labels
-        views[encoder.modality] = _sequences(features) if encoder.modality in tokens else _vectors(features)
+        as_view = _sequences if encoder.modality in tokens else View.stored if stored else _vectors
+        views[encoder.modality] = as_view(features)
     return LabelledViews(Views(views), _labels(labels, dataset.task), np.array(keys, dtype=np.str_))
 
 

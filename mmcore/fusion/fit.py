@@ -18,6 +18,7 @@ from mmcore.errors import DamagedError, StageError
 from mmcore.fusion.planned import (
     LEARNED_FROM,
     ModelPlan,
+    exceeds_memory,
     learned_shards,
     model_recipe,
     plan_models,
@@ -46,6 +47,8 @@ class FitJob:
     encoders: tuple[EncoderEntry, ...]
     start_by: float | None = None
     """It is left out if it has not begun by then, in seconds since the epoch."""
+    stored: bool = False
+    """Whether features are left in the store and read batch by batch; the bytes are the same."""
 
     @property
     def folder(self) -> str:
@@ -131,7 +134,9 @@ def fit_seeds(  # noqa: PLR0917 - as the other stages
             used = tuple(known[modality] for modality in plan.modalities)
             receipts[name] = _finished(store, recipe, used)[0]
             if receipts[name] is None:
-                jobs[name] = FitJob(store, _title(plan, recipe), plan.settings, recipe, learned, used, start_by)
+                stored = isinstance(plan.settings, NeuralFusion) and exceeds_memory(plan, config, known, shards)
+                title = _title(plan, recipe)
+                jobs[name] = FitJob(store, title, plan.settings, recipe, learned, used, start_by, stored=stored)
             elif isinstance(plan.settings, NeuralFusion):
                 # A run killed after the receipt leaves the checkpoint behind.
                 store.remove(checkpoint_of(name))
@@ -261,7 +266,14 @@ def fit_model(job: FitJob) -> Json | None:
     with threadpool_limits(recipe["threads"]):
         model = job.settings.load()(**job.settings.arguments(), random_state=recipe["seed"] or 0, task=recipe["task"])
         resumed = checkpoints is not None and store.exists(checkpoint_of(digest(recipe)))
-        run = FitRun(checkpoints, on_epoch, recipe["threads"], recipe["device"])
+        run = FitRun(
+            checkpoints,
+            on_epoch,
+            recipe["threads"],
+            recipe["device"],
+            precision=recipe.get("precision", "float32"),
+            processes=recipe.get("processes", 1),
+        )
         meter = costs.Meter()
         if "streamed" in recipe:
             moments = read_moments(store, job.dataset, job.encoders, l2=model.scaling == "l2")
@@ -270,7 +282,9 @@ def fit_model(job: FitJob) -> Json | None:
             with meter.learning():
                 model.fit_from_moments(moments, train.views, train.labels, validation=held, run=run)
         else:
-            train, held = (load_views(store, job.dataset, job.encoders, split) for split in LEARNED_FROM)
+            train, held = (
+                load_views(store, job.dataset, job.encoders, split, stored=job.stored) for split in LEARNED_FROM
+            )
             with meter.learning():
                 model.fit(train.views, train.labels, validation=held, run=run)
         measured = meter.stop() | {"resumed": resumed}

@@ -14,8 +14,10 @@ from torch.nn import functional
 
 from mmcore.fusion.base import FitRun, Rows, SharedSpace
 from mmcore.fusion.data import Array, Views
+from mmcore.fusion.stored import StoredRows, parts_of, read_rows
 from mmcore.fusion.targets import Target, calibrate
 from mmcore.records import Json
+from mmcore.training.batch import Batch
 from mmcore.training.loop import LoopSettings, train
 
 HELD_OUT = 0.15
@@ -55,6 +57,7 @@ class NeuralFusionModel(SharedSpace):
     """
 
     handles_missing = "native"
+    streams = True
 
     epochs: int
     patience: int
@@ -86,25 +89,27 @@ class NeuralFusionModel(SharedSpace):
 
     def _fit(self, train_rows: Rows, validation: Rows | None, run: FitRun) -> None:
         learned, stopping = (train_rows, validation) if validation is not None else self._held_out(train_rows)
-        inputs, present = _tensors(learned.views, run.device)
+        inputs, held = (_Inputs(rows.views, run.device) for rows in (learned, stopping))
         targets = _targets(self.target_, learned.targets, run.device)
         weights = torch.as_tensor(learned.weights / learned.weights.mean(), dtype=torch.float32, device=run.device)
-        held = _tensors(stopping.views, run.device)
         held_targets = _targets(self.target_, stopping.targets, run.device)
 
-        def loss(network: FusionNetwork, rows: np.ndarray, random: np.random.Generator) -> Tensor:
-            at = torch.as_tensor(rows, device=run.device)
-            kept = torch.as_tensor(hidden(learned_present[rows], self.modality_dropout, random), device=run.device)
-            batch = [values[at] for values in inputs]
-            fused = _fuse(network, batch, kept)
+        def loss(network: FusionNetwork, batch: Batch) -> Tensor:
+            at = torch.as_tensor(batch.rows, device=run.device)
+            kept = batch.drawn(lambda random, _: hidden(learned_present[batch.whole], self.modality_dropout, random))
+            values, present = inputs.at(batch.rows) if batch.data is None else batch.data
+            fused = _fuse(network, values, torch.as_tensor(kept, device=run.device))
             each = losses(self.target_.task, network.head(fused), targets[at])
-            return (each * weights[at]).mean() + network.extra_loss(batch, present[at], fused, weights[at])
+            return (each * weights[at]).mean() + network.extra_loss(values, present, fused, weights[at])
 
         def validate(network: FusionNetwork) -> float:
-            outputs = network.head(_fuse(network, *held))
-            return float(losses(self.target_.task, outputs.double(), held_targets).mean())
+            outputs = [
+                network.head(_fuse(network, *held.at(np.arange(start, min(start + BATCH, len(stopping))))))
+                for start in range(0, len(stopping), BATCH)
+            ]
+            return float(losses(self.target_.task, torch.cat(outputs).double(), held_targets).mean())
 
-        learned_present = present.cpu().numpy()
+        learned_present = present_of(learned.views)
         network = self._built()
         settings = LoopSettings(
             epochs=self.epochs,
@@ -115,9 +120,18 @@ class NeuralFusionModel(SharedSpace):
             seed=self._seed(),
             threads=run.threads,
             device=run.device,
+            precision=run.precision,
+            processes=run.processes,
         )
         curves = train(
-            network, len(learned), loss, validate, settings, checkpoints=run.checkpoints, on_epoch=run.on_epoch
+            network,
+            len(learned),
+            loss,
+            validate,
+            settings,
+            load=inputs.at if inputs.stored else None,
+            checkpoints=run.checkpoints,
+            on_epoch=run.on_epoch,
         )
         self.network_ = network.to("cpu").eval()
         self.curves_ = curves.as_json()
@@ -138,12 +152,13 @@ class NeuralFusionModel(SharedSpace):
     def _project(self, name: str, values: Array) -> Array:
         encoder = self.network_.encoders[self.modalities_.index(name)]
         with predicting():
-            parts = [encoder(part) for part in torch.split(torch.as_tensor(values, dtype=torch.float32), BATCH)]
-            return np.asarray(torch.cat(parts).numpy())
+            parts = [encoder(torch.as_tensor(part, dtype=torch.float32)) for _, part in parts_of(values, BATCH)]
+            # Of no rows at all, the shape that a network gives.
+            return np.asarray(torch.cat(parts or [encoder(torch.zeros(values.shape))]).numpy())
 
     def _fused(self, views: Views) -> Array:
         points = [torch.as_tensor(self._project(name, view.values)) for name, view in views.items()]
-        _, present = _tensors(views, "cpu")
+        present = torch.as_tensor(present_of(views))
         # A row with nothing present gets equal weights here, and NaN from the caller.
         present = present | ~present.any(dim=1, keepdim=True)
         with predicting():
@@ -217,7 +232,27 @@ def _fuse(network: FusionNetwork, inputs: Sequence[Tensor], present: Tensor) -> 
     return network.fused(points, present)
 
 
-def _tensors(views: Views, device: str) -> tuple[list[Tensor], Tensor]:
-    inputs = [torch.as_tensor(view.values, dtype=torch.float32, device=device) for _, view in views.items()]
-    present = np.stack([view.present for _, view in views.items()], axis=1)
-    return inputs, torch.as_tensor(present, device=device)
+def present_of(views: Views) -> Array:
+    """Which modalities each row has: booleans (n, M)."""
+    return np.stack([view.present for _, view in views.items()], axis=1)
+
+
+class _Inputs:
+    """What a network reads of some rows: kept on its device, or read from the feature store whenever asked for."""
+
+    def __init__(self, views: Views, device: str) -> None:
+        values = [view.values for _, view in views.items()]
+        self.stored = any(isinstance(one, StoredRows) for one in values)
+        self.device, self.present = device, present_of(views)
+        self.values: list[Any] = values if self.stored else [self._tensor(one) for one in values]
+
+    def at(self, rows: Array) -> tuple[list[Tensor], Tensor]:
+        """Scaled values (m, d) float32 per modality, and which modalities these rows have (m, M)."""
+        present = torch.as_tensor(self.present[rows], device=self.device)
+        if self.stored:
+            return [self._tensor(read_rows(one, rows)) for one in self.values], present
+        index = torch.as_tensor(rows, device=self.device)
+        return [one[index] for one in self.values], present
+
+    def _tensor(self, values: Array) -> Tensor:
+        return torch.as_tensor(values, dtype=torch.float32, device=self.device)

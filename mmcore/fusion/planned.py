@@ -10,7 +10,7 @@ from mmcore.config.fusion import BASELINES, FusionMethod, LateSettings, NeuralFu
 from mmcore.config.run import RunConfig
 from mmcore.errors import ConfigError, Problem
 from mmcore.records import EncoderEntry, Json, ModelEntry, ShardEntry, labels_change, titled
-from mmcore.training.device import device_of
+from mmcore.training.device import device_of, processes_of
 
 LEARNED_FROM = ("train", "val")
 """The splits that a model sees: it learns from the first, and is stopped, tuned and calibrated by the second."""
@@ -138,21 +138,34 @@ def model_recipe(
         "labels": {split: [shard.labels for shard in shards[split]] for split in LEARNED_FROM},
         "order": list(plan.modalities),
     }
+    if isinstance(settings, NeuralFusion):
+        # In the recipe where they are not what they always were: they change the last bits.
+        if (processes := processes_of(config.compute, recipe["device"])) > 1:
+            recipe["processes"] = processes
+        if (precision := config.compute.training_precision) != "float32":
+            recipe["precision"] = precision
     if rows := head_rows(plan, config, encoders, shards):
         recipe["streamed"] = {"rows": rows}
     # Told apart from the model of the same modality, with which it is not compared to say what changed.
     return {**recipe, "floor": True} if plan.floor else recipe
 
 
+def exceeds_memory(plan: ModelPlan, config: RunConfig, encoders: Mapping[str, EncoderEntry], shards: Shards) -> bool:
+    """Whether a model's features are more than is kept in memory."""
+    rows = sum(shard.samples for split in LEARNED_FROM for shard in shards[split])
+    return NUMBER_BYTES * _width(plan, encoders) * rows > config.fusion.memory_bytes
+
+
 def head_rows(plan: ModelPlan, config: RunConfig, encoders: Mapping[str, EncoderEntry], shards: Shards) -> int | None:
     """How many rows of a split the head of a model sees that learns out of core; None where all fit in memory."""
-    width = sum(encoders[name].dim or 0 for name in plan.modalities)
-    rows = sum(shard.samples for split in LEARNED_FROM for shard in shards[split])
-    memory = config.fusion.memory_bytes
-    if not plan.settings.out_of_core or NUMBER_BYTES * width * rows <= memory:
+    if not plan.settings.out_of_core or not exceeds_memory(plan, config, encoders, shards):
         return None
     # Those of train and of val, and once more while they are put together.
-    return max(1, min(HEAD_ROWS, memory // (4 * NUMBER_BYTES * width)))
+    return max(1, min(HEAD_ROWS, config.fusion.memory_bytes // (4 * NUMBER_BYTES * _width(plan, encoders))))
+
+
+def _width(plan: ModelPlan, encoders: Mapping[str, EncoderEntry]) -> int:
+    return sum(encoders[name].dim or 0 for name in plan.modalities)
 
 
 def unknown_because(
@@ -193,7 +206,8 @@ def _differences(new: Json, old: Json) -> list[str]:
         said.append("its code changed")
     if settings := [key for key in changed if key != "version"]:
         said.append(f"changed settings: {', '.join(settings)}")
-    said += [f"{key} changed" for key in ("seed", "threads", "device") if new[key] != old[key]]
+    how = ("seed", "threads", "device", "processes", "precision")
+    said += [f"{key} changed" for key in how if new.get(key) != old.get(key)]
     if new.get("streamed") != old.get("streamed"):
         said.append("the memory for features changed")
     if encoders := [

@@ -4,13 +4,14 @@ from __future__ import annotations
 
 from collections.abc import Callable
 from dataclasses import dataclass
-from typing import TYPE_CHECKING, Any
+from typing import TYPE_CHECKING, Any, Literal
 
 import numpy as np
 import numpy.typing as npt
 
 from mmcore.errors import FusionError
 from mmcore.fusion.data import Array, View, Views
+from mmcore.fusion.stored import parts_of
 from mmcore.fusion.targets import Task
 
 if TYPE_CHECKING:
@@ -25,6 +26,10 @@ class FitRun:
     on_epoch: Callable[[int, int, dict[str, float]], None] | None = None
     threads: int = 1
     device: str = "cpu"
+    precision: Literal["float32", "bfloat16"] = "float32"
+    """What a network's forward pass is computed in while it learns."""
+    processes: int = 1
+    """How many train a network together."""
 
 
 @dataclass(frozen=True)
@@ -57,10 +62,11 @@ def any_present(views: Views) -> Array:
 
 
 def check_finite(name: str, view: View) -> None:
-    finite = np.isfinite(view.values[view.present]).all(axis=1)
-    if not finite.all():
-        row = int(np.flatnonzero(view.present)[~finite][0])
-        raise FusionError(f"view {name}: row {row} is marked present but holds NaN or infinity")
+    for part, values in parts_of(view.values):
+        finite = np.isfinite(values[view.present[part]]).all(axis=1)
+        if not finite.all():
+            row = part.start + int(np.flatnonzero(view.present[part])[~finite][0])
+            raise FusionError(f"view {name}: row {row} is marked present but holds NaN or infinity")
 
 
 def source_labels(y: Any, domain: npt.ArrayLike | None, rows: int, task: Task) -> Any:

@@ -3,11 +3,13 @@
 from __future__ import annotations
 
 from collections.abc import Mapping
-from typing import Literal
+from functools import partial
+from typing import Any, Literal
 
 import numpy as np
 
 from mmcore.fusion.data import Array, View, Views
+from mmcore.fusion.stored import StoredRows, parts_of
 
 Scaling = Literal["none", "standard", "l2"]
 
@@ -26,10 +28,14 @@ class Scaler:
         self.kind = kind
         self.moments: dict[str, tuple[Array, Array]] = {}
 
-    def fit(self, views: Views, weights: Array) -> Scaler:
-        """Learn from present rows; `weights` (n,) say how much each counts."""
+    def fit(self, views: Views, weights: Array, *, in_parts: bool = False) -> Scaler:
+        """Learn from present rows; `weights` (n,) say how much each counts.
+
+        `in_parts` holds few rows at a time in memory; of many rows it gives other last bits.
+        """
         if self.kind == "standard":
-            self.moments = {name: _moments(view, weights) for name, view in views.items()}
+            learn = _moments_in_parts if in_parts else _moments
+            self.moments = {name: learn(view, weights) for name, view in views.items()}
         return self
 
     def transform(self, views: Views) -> Views:
@@ -37,16 +43,22 @@ class Scaler:
         return Views({name: self._scaled(name, view) for name, view in views.items()})
 
     def _scaled(self, name: str, view: View) -> View:
-        scaled = np.zeros(view.values.shape)
-        rows = view.values[view.present].astype(np.float64)
+        if isinstance(view.values, StoredRows):
+            stored: Any = view.values.scaled(partial(self._scaled_rows, name))
+            return View(stored, view.present)
+        return View(self._scaled_rows(name, view.values, view.present), view.present)
+
+    def _scaled_rows(self, name: str, values: Array, present: Array) -> Array:
+        scaled = np.zeros(values.shape)
+        rows = values[present].astype(np.float64)
         if self.kind == "standard":
             mean, deviation = self.moments[name]
             rows = (rows - mean) / deviation
         elif self.kind == "l2":
             length = np.linalg.norm(rows, axis=1, keepdims=True)
             rows = rows / np.where(length > 0, length, 1.0)
-        scaled[view.present] = rows
-        return View(scaled, view.present)
+        scaled[present] = rows
+        return scaled
 
     def undone(self, name: str, rows: Array) -> Array:
         """Scaled rows (n, d) of one view in its own units; unit lengths (l2) stay."""
@@ -70,11 +82,28 @@ class Scaler:
         return scaler
 
 
+def _moments_in_parts(view: View, weights: Array) -> tuple[Array, Array]:
+    weights = np.where(view.present, weights, 0.0) / weights[view.present].sum()
+    sums, squares, largest = (np.zeros(view.shape) for _ in range(3))
+    for part, values in parts_of(view.values):
+        rows = values[view.present[part]].astype(np.float64)
+        sums += weights[part][view.present[part]] @ rows
+        largest = np.maximum(largest, np.abs(rows).max(axis=0, initial=0.0))
+    for part, values in parts_of(view.values):
+        rows = values[view.present[part]].astype(np.float64)
+        squares += weights[part][view.present[part]] @ (rows - sums) ** 2
+    return sums, _deviation(squares, largest)
+
+
 def _moments(view: View, weights: Array) -> tuple[Array, Array]:
     rows = view.values[view.present].astype(np.float64)
     weights = weights[view.present] / weights[view.present].sum()
     mean = weights @ rows
-    deviation = np.sqrt(weights @ (rows - mean) ** 2)
+    return mean, _deviation(weights @ (rows - mean) ** 2, np.abs(rows).max(axis=0))
+
+
+def _deviation(variance: Array, largest: Array) -> Array:
+    deviation = np.sqrt(variance)
     # Rounding leaves a constant column with a tiny deviation; dividing by it would make noise of it.
-    tiny = CONSTANT * np.maximum(1.0, np.abs(rows).max(axis=0))
-    return mean, np.where(deviation > tiny, deviation, 1.0)
+    tiny = CONSTANT * np.maximum(1.0, largest)
+    return np.where(deviation > tiny, deviation, 1.0)

@@ -21,6 +21,9 @@ from mmcore.parallel.jobs import Died, Outcome, attempt_packed, log_level, raise
 from mmcore.parallel.pool import Job, Result
 from mmcore.records import Json
 
+STOP_WITHIN_S = 0.2
+"""How long a child may go on after it is to stop."""
+
 
 def run_isolated(
     function: Callable[[Job], Result],
@@ -29,10 +32,12 @@ def run_isolated(
     timeout_s: float,
     name: str | None = None,
     on_event: Callable[[Json], None] | None = None,
+    stop: threading.Event | None = None,
 ) -> Result | Died:
     """Run one job in a fresh child process that may crash, hang or be killed without harm.
 
-    After `timeout_s` seconds the child is killed. Raises like `Pool.map`, without trying again.
+    After `timeout_s` seconds, or soon after `stop` is set, the child is killed. Raises like `Pool.map`, without trying
+    again.
     """
     import cloudpickle
 
@@ -50,13 +55,13 @@ def run_isolated(
         try:
             with contextlib.suppress(OSError):
                 connection.send((sys.path, bytes(cloudpickle.dumps((function, job))), log_level()))
-            said = _listen(connection, time.monotonic() + timeout_s, name, on_event)
+            said = _listen(connection, timeout_s, name, on_event, stop)
         finally:
-            ended_itself = _ended(child)
+            ended_itself = not (stop and stop.is_set()) and _ended(child)
             child.kill()
             child.wait()
         if said.outcome is None:
-            reason = f"no end after {timeout_s:g} s" if said.late else _how_it_ended(child, ended_itself, output)
+            reason = said.given_up or _how_it_ended(child, ended_itself, output)
             return Died(name, reason, said.last_told)
     if said.outcome.error is not None:
         raise_error(name, said.outcome)
@@ -73,16 +78,29 @@ class _Said:
 
     outcome: Outcome | None = None
     last_told: Json | None = None
-    late: bool = False
+    given_up: str = ""
+    """Why the driver waits no longer."""
 
 
-def _listen(connection: Connection, deadline: float, name: str, on_event: Callable[[Json], None] | None) -> _Said:
-    said = _Said()
+def _listen(
+    connection: Connection,
+    timeout_s: float,
+    name: str,
+    on_event: Callable[[Json], None] | None,
+    stop: threading.Event | None,
+) -> _Said:
+    said, deadline = _Said(), time.monotonic() + timeout_s
     with contextlib.suppress(EOFError, ConnectionError):
         while True:
-            if not connection.poll(max(0.0, deadline - time.monotonic())):
-                said.late = True
-                return said
+            left = max(0.0, deadline - time.monotonic())
+            if not connection.poll(min(left, STOP_WITHIN_S) if stop else left):
+                if stop and stop.is_set():
+                    said.given_up = "stopped"
+                    return said
+                if time.monotonic() >= deadline:
+                    said.given_up = f"no end after {timeout_s:g} s"
+                    return said
+                continue
             kind, body = connection.recv()
             if kind == "done":
                 said.outcome = pickle.loads(body)  # noqa: S301 - from our own child

@@ -10,7 +10,7 @@ from mmcore.records import SPLITS, Json, floor_of
 from mmcore.report.gather import Findings
 from mmcore.storage import Store
 
-HOW = ("seed", "threads", "device", "precision")
+HOW = ("seed", "threads", "processes", "device", "precision")
 """What of a recipe says how something was computed."""
 SHOWN_SHARDS = 100
 """Shards listed by name; the rest are in the data set's file."""

@@ -45,6 +45,22 @@ def gpus_of(device: str) -> list[str]:
     return given[:count] if len(given) >= count else [str(number) for number in range(count)]
 
 
+def processes_of(compute: ComputeConfig, device: str) -> int:
+    """How many processes train a network together.
+
+    Raises ConfigError where there is no GPU for each; those of a cluster are believed to be there.
+    """
+    count = compute.processes
+    if count == 1 or device == "cpu" or compute.dask.address or compute.dask.cluster_class:
+        return count
+    # Of an MPS device there is one.
+    there = len(gpus_of(device)) or 1
+    if count > there:
+        what = f"{count} processes take a GPU each, and there {'is' if there == 1 else 'are'} {there}."
+        raise ConfigError(Problem("compute.processes", what, "Lower it, or set compute.device to cpu."))
+    return count
+
+
 def precision_of(compute: ComputeConfig, device: str) -> str:
     """What `compute.precision` stands for on a device: `float32`, `bfloat16` or `float16`."""
     if compute.precision != "auto":

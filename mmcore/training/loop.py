@@ -2,13 +2,9 @@
 
 from __future__ import annotations
 
-import logging
 import math
-import os
-import time
-import warnings
 from collections.abc import Callable, Iterator
-from contextlib import contextmanager, nullcontext
+from contextlib import contextmanager
 from dataclasses import asdict, dataclass, field
 from typing import Any, Literal
 
@@ -16,19 +12,19 @@ import numpy as np
 import torch
 
 from mmcore.errors import DataError, Problem, StageError
+from mmcore.parallel.ahead import Ahead
 from mmcore.records import Json
-from mmcore.training.checkpoint import Checkpoints, pack, unpack
+from mmcore.training.batch import Batch
+from mmcore.training.checkpoint import Checkpoints
+from mmcore.training.engine import Engine, Loss, engine_of
+from mmcore.training.keeping import Keeper
+from mmcore.training.processes import ALONE, Place, joined
+from mmcore.training.threads import torch_for_training
 
 CLIP_NORM = 1.0
 """Gradients longer than this (L2 over all parameters) are cut to it."""
 WARM_UP = 0.1
 """Share of all steps in which the learning rate rises; a cosine to 0 follows."""
-CHECKPOINT_EVERY_S = 2.0
-"""Epochs that follow each other faster share a checkpoint."""
-CHECKPOINT_SHARE = 0.1
-"""At most this share of the time goes to checkpoints, however slow the store."""
-
-_logger = logging.getLogger(__name__)
 
 
 @dataclass(frozen=True)
@@ -49,6 +45,8 @@ class LoopSettings:
     device: str = "cpu"
     precision: Literal["float32", "bfloat16"] = "float32"
     """`bfloat16` computes the forward pass under autocast; weights stay float32."""
+    processes: int = 1
+    """So many compute each batch together, of a GPU's machine one per GPU; at most one per row of a batch."""
 
 
 @dataclass
@@ -65,8 +63,8 @@ class Curves:
         return asdict(self)
 
 
-Loss = Callable[[Any, np.ndarray, np.random.Generator], torch.Tensor]
-"""Takes the network, the row indices (b,) of a batch and a generator for augmentation; gives a scalar to descend."""
+Load = Callable[[np.ndarray], Any]
+"""Fetches what some rows hold, in a thread of its own while the batch before is computed."""
 
 
 def train(
@@ -76,6 +74,7 @@ def train(
     validate: Callable[[Any], float],
     settings: LoopSettings,
     *,
+    load: Load | None = None,
     checkpoints: Checkpoints | None = None,
     on_epoch: Callable[[int, int, dict[str, float]], None] | None = None,
     keep_end: bool = False,
@@ -88,19 +87,25 @@ def train(
     uninterrupted one, on the CPU to the bit. The checkpoint stays until the caller, having published, clears it; with
     `keep_end` the trained network is in it, for a caller who trains others before anything is published.
 
-    Raises DataError without rows and StageError, naming epoch and batch, where a loss or gradient is not finite.
+    Several processes meet the same batches, and each computes a part of every one: the result is that of one process
+    but for rounding. `network`, `loss` and `load` are pickled for them; only this one validates, keeps and reports.
+
+    Raises DataError without rows and StageError, naming epoch and batch, where a loss or gradient is not finite, or
+    where another process dies.
     """
     if n_train < 1:
         raise DataError(Problem("training", "no rows to train on.", "The train split needs at least one."))
-    with _torch_as_set(settings):
-        run = _Training(network, n_train, loss, validate, settings)
-        keeper = _Keeper(run, checkpoints)
+    with torch_for_training(settings.threads, settings.device):
+        run = Training(network, n_train, loss, settings, validate=validate, load=load)
+        keeper = Keeper(run, checkpoints)
         keeper.resume()
-        while not run.ended():
-            run.epoch()
-            keeper.keep()
-            if on_epoch is not None:
-                on_epoch(len(run.curves.val_loss), settings.epochs, run.news())
+        with joined(run, 1 if run.ended() else run.processes, settings.device) as place:
+            run.begin(place)
+            while not run.ended():
+                run.epoch()
+                keeper.keep()
+                if on_epoch is not None:
+                    on_epoch(len(run.curves.val_loss), settings.epochs, run.news())
         if keep_end:
             keeper.keep_end()
         network.load_state_dict(run.best)
@@ -108,20 +113,27 @@ def train(
     return run.curves
 
 
-class _Training:
+class Training:
     """A training between two epochs."""
+
+    engine: Engine
 
     def __init__(
         self,
         network: torch.nn.Module,
         n_train: int,
         loss: Loss,
-        validate: Callable[[Any], float],
         settings: LoopSettings,
+        *,
+        validate: Callable[[Any], float] | None,
+        load: Load | None,
     ) -> None:
         self.network = network.to(settings.device)
-        self.n_train, self.loss, self.validate, self.settings = n_train, loss, validate, settings
+        self.n_train, self.loss, self.validate, self.settings, self.load = n_train, loss, validate, settings, load
         self.batches = math.ceil(n_train / settings.batch_size)
+        # The smallest batch has a row for each.
+        self.processes = min(settings.processes, n_train // self.batches)
+        self.place = ALONE
         self.parameters = [parameter for parameter in network.parameters() if parameter.requires_grad]
         decayed = {"params": [p for p in self.parameters if p.ndim > 1], "weight_decay": settings.weight_decay}
         free = {"params": [p for p in self.parameters if p.ndim <= 1], "weight_decay": 0.0}
@@ -130,6 +142,22 @@ class _Training:
         )
         self.curves = Curves()
         self.best: dict[str, torch.Tensor] = {}
+
+    def begin(self, place: Place) -> None:
+        """Know which process this is; epochs follow."""
+        self.place = place
+        self.engine = engine_of(self.network, self.loss, self.settings.device, self.settings.precision, place)
+
+    def join(self, place: Place) -> None:
+        """Go through all epochs as another process than the first."""
+        with torch_for_training(self.settings.threads, self.settings.device):
+            self.begin(place)
+            while not self.ended():
+                self.epoch()
+
+    def __getstate__(self) -> dict[str, Any]:
+        """For another process: it neither validates nor keeps the best weights."""
+        return {**self.__dict__, "validate": None, "best": {}}
 
     def ended(self) -> bool:
         done = len(self.curves.val_loss)
@@ -143,34 +171,56 @@ class _Training:
         random = np.random.default_rng([self.settings.seed, number])
         torch.manual_seed(int(random.integers(2**63)))
         # Equal to one row, so that none is a single row that batch normalisation cannot take.
-        batches = np.array_split(random.permutation(self.n_train), self.batches)
+        wholes = np.array_split(random.permutation(self.n_train), self.batches)
+        rank, processes = self.place.rank, self.place.processes
+        batches = [Batch(whole, random, rank=rank, processes=processes) for whole in wholes]
         self.network.train()
-        found = [self._step(number * self.batches + i, rows, random) for i, rows in enumerate(batches)]
+        with self._loaded(batches) as loaded:
+            found = [self._step(number * self.batches + i, batch) for i, batch in enumerate(loaded)]
         # One look at the device's numbers per epoch: it need not wait after every batch.
         numbers = torch.stack([torch.stack(pair) for pair in found]).cpu().double().numpy()
+        numbers[:, 0] = self.engine.summed(numbers[:, 0] * [batch.share for batch in batches])
         self._demand_finite(numbers, number + 1)
-        sizes = np.array([len(rows) for rows in batches])
+        sizes = np.array([len(whole) for whole in wholes])
         self.curves.train_loss.append(float(numbers[:, 0] @ sizes / self.n_train))
-        self.curves.val_loss.append(self._validated(number + 1))
-        if not self.best or self.curves.val_loss[-1] < self.curves.val_loss[self.curves.best_epoch - 1]:
+        self.curves.val_loss.append(self.engine.agreed(self._validated(number + 1) if rank == 0 else 0.0))
+        if (
+            len(self.curves.val_loss) == 1
+            or self.curves.val_loss[-1] < self.curves.val_loss[self.curves.best_epoch - 1]
+        ):
             self.curves.best_epoch = number + 1
-            self.best = {name: value.clone() for name, value in self.network.state_dict().items()}
+            if rank == 0:
+                self.best = {name: value.clone() for name, value in self.network.state_dict().items()}
 
-    def _step(self, step: int, rows: np.ndarray, random: np.random.Generator) -> tuple[torch.Tensor, torch.Tensor]:
+    @contextmanager
+    def _loaded(self, batches: list[Batch]) -> Iterator[Iterator[Batch]]:
+        """The batches in turn, each with its data, which are fetched while the one before is computed."""
+        if (load := self.load) is None:
+            yield iter(batches)
+            return
+
+        def data() -> Iterator[Any]:
+            return (load(batch.rows) for batch in batches)
+
+        with Ahead(data, 1) as ahead:
+
+            def each() -> Iterator[Batch]:
+                for batch, found in zip(batches, ahead, strict=True):
+                    batch.data = found
+                    yield batch
+                    batch.data = None
+
+            yield each()
+
+    def _step(self, step: int, batch: Batch) -> tuple[torch.Tensor, torch.Tensor]:
         for group in self.optimiser.param_groups:
             group["lr"] = rate_at(step, self.settings.epochs * self.batches, self.settings.learning_rate)
         self.optimiser.zero_grad()
-        with self._precision():
-            value = self.loss(self.network, rows, random)
-        value.backward()  # type: ignore[no-untyped-call]
+        value = self.engine.value(batch)
+        self.engine.backward(value, batch)
         norm = torch.nn.utils.clip_grad_norm_(self.parameters, CLIP_NORM)
         self.optimiser.step()
         return value.detach().float(), norm.float()
-
-    def _precision(self) -> Any:
-        if self.settings.precision == "float32":
-            return nullcontext()
-        return torch.autocast(self.settings.device, dtype=getattr(torch, self.settings.precision))
 
     def _demand_finite(self, numbers: np.ndarray, epoch: int) -> None:
         bad = np.argwhere(~np.isfinite(numbers))
@@ -183,8 +233,9 @@ class _Training:
             )
 
     def _validated(self, epoch: int) -> float:
+        assert self.validate is not None
         self.network.eval()
-        with torch.no_grad(), self._precision():
+        with torch.no_grad(), self.engine.precision():
             value = float(self.validate(self.network))
         if not math.isfinite(value):
             raise StageError(
@@ -211,7 +262,7 @@ class _Training:
             found |= {f"optimiser/{index}/{name}": value for name, value in values.items()}
         return found
 
-    def restore(self, tensors: dict[str, torch.Tensor], curves: Curves) -> None:
+    def restore(self, tensors: dict[str, torch.Tensor], curves: dict[str, Json]) -> None:
         parts: dict[str, dict[str, torch.Tensor]] = {"network": {}, "best": {}, "optimiser": {}}
         for path, value in tensors.items():
             part, _, name = path.partition("/")
@@ -223,51 +274,7 @@ class _Training:
             index, _, name = path.partition("/")
             state.setdefault(int(index), {})[name] = value
         self.optimiser.load_state_dict({**self.optimiser.state_dict(), "state": state})
-        self.curves = curves
-
-
-class _Keeper:
-    """Writes and reads the checkpoint of a training, not more often than pays."""
-
-    def __init__(self, run: _Training, checkpoints: Checkpoints | None) -> None:
-        self.run, self.checkpoints = run, checkpoints
-        self.next = time.monotonic() + CHECKPOINT_EVERY_S
-        self.kept = 0
-        """Epochs that the checkpoint holds."""
-
-    def keep(self) -> None:
-        if time.monotonic() < self.next:
-            return
-        started = time.monotonic()
-        self._save()
-        taken = time.monotonic() - started
-        self.next = started + max(CHECKPOINT_EVERY_S, taken / CHECKPOINT_SHARE)
-
-    def keep_end(self) -> None:
-        if self.kept < len(self.run.curves.val_loss):
-            self._save()
-
-    def _save(self) -> None:
-        if self.checkpoints is not None:
-            state = {"identity": self.run.identity(), "curves": self.run.curves.as_json()}
-            self.checkpoints.save(pack(self.run.tensors(), state))
-            self.kept = len(self.run.curves.val_loss)
-
-    def resume(self) -> None:
-        data = None if self.checkpoints is None else self.checkpoints.load()
-        if data is None:
-            return
-        try:
-            tensors, state = unpack(data)
-        except ValueError as error:
-            _logger.warning("training starts anew: of its checkpoint, %s", error)
-            return
-        if state["identity"] != self.run.identity():
-            _logger.warning("training starts anew: its checkpoint is of other settings or another network")
-            return
-        self.run.restore(tensors, Curves(**state["curves"]))
-        self.kept = len(self.run.curves.val_loss)
-        _logger.info("training goes on after epoch %d of %d", len(self.run.curves.val_loss), self.run.settings.epochs)
+        self.curves = Curves(**curves)
 
 
 def rate_at(step: int, steps: int, highest: float) -> float:
@@ -276,23 +283,3 @@ def rate_at(step: int, steps: int, highest: float) -> float:
     if step < warm:
         return highest * (step + 1) / warm
     return highest * 0.5 * (1 + math.cos(math.pi * (step - warm + 1) / (steps - warm + 1)))
-
-
-@contextmanager
-def _torch_as_set(settings: LoopSettings) -> Iterator[None]:
-    """Threads, determinism and random state of torch for one training; put back as they were after it."""
-    if settings.device == "cuda":
-        # cuBLAS is deterministic only with a workspace of fixed size, fixed before its first use.
-        os.environ.setdefault("CUBLAS_WORKSPACE_CONFIG", ":4096:8")
-    threads, mode = torch.get_num_threads(), torch.get_deterministic_debug_mode()
-    devices = [torch.cuda.current_device()] if settings.device == "cuda" else []
-    with torch.random.fork_rng(devices), warnings.catch_warnings():
-        warnings.filterwarnings("ignore", message=".*does not have a deterministic implementation")
-        torch.set_num_threads(settings.threads)
-        # On a GPU some operations have no deterministic form; there, as near as torch comes.
-        torch.set_deterministic_debug_mode("error" if settings.device == "cpu" else "warn")
-        try:
-            yield
-        finally:
-            torch.set_num_threads(threads)
-            torch.set_deterministic_debug_mode(mode)

@@ -223,8 +223,8 @@ def test_training_goes_on_where_it_was_and_ends_in_the_same_bytes(
     work: Work, modality: str, monkeypatch: pytest.MonkeyPatch
 ) -> None:
     # No time passes, so that every epoch is due.
-    monkeypatch.setattr("mmcore.training.loop.CHECKPOINT_EVERY_S", 0.0)
-    monkeypatch.setattr("mmcore.training.loop.time", SimpleNamespace(monotonic=lambda: 0.0))
+    monkeypatch.setattr("mmcore.training.keeping.CHECKPOINT_EVERY_S", 0.0)
+    monkeypatch.setattr("mmcore.training.keeping.time", SimpleNamespace(monotonic=lambda: 0.0))
     config = work.config(modality, epochs=5)
     work.encode(config)
     whole = work.files("encoders", "features")

@@ -32,7 +32,7 @@ from mmcore.records import Dataset, EncoderEntry, ModelEntry, Step
 from mmcore.shards.prepare import prepare
 from mmcore.shards.read import read_index
 from mmcore.storage import Store
-from mmcore.training import loop
+from mmcore.training import keeping
 from tests.fusion.conftest import made
 
 DIMS = {"image": 5, "audio": 4}
@@ -281,7 +281,7 @@ def test_what_is_not_known_yet_has_no_name(bench: Bench) -> None:
 
 
 def test_a_killed_training_goes_on_to_the_same_bytes(bench: Bench, monkeypatch: pytest.MonkeyPatch) -> None:
-    monkeypatch.setattr(loop, "CHECKPOINT_EVERY_S", 0.0)
+    monkeypatch.setattr(keeping, "CHECKPOINT_EVERY_S", 0.0)
     config = bench.config([METHODS[2]])
     bench.fit(config)
     whole = _bytes(bench.store)
@@ -308,12 +308,12 @@ def test_a_killed_training_goes_on_to_the_same_bytes(bench: Bench, monkeypatch: 
 
 @pytest.mark.parametrize("method", ["concat", WEIGHTED], ids=["concat", "weighted"])
 def test_a_model_rests_on_the_encoders_that_it_read(bench: Bench, monkeypatch: pytest.MonkeyPatch, method: Any) -> None:
-    monkeypatch.setattr(loop, "CHECKPOINT_EVERY_S", 0.0)
+    monkeypatch.setattr(keeping, "CHECKPOINT_EVERY_S", 0.0)
     config = bench.config([method])
     path = "encoders/audio-encoder/receipt.json"
 
-    def retrained_meanwhile(*given: Any) -> Any:
-        rows = load_views(*given)
+    def retrained_meanwhile(*given: Any, **named: Any) -> Any:
+        rows = load_views(*given, **named)
         bench.store.publish_json(path, {"weights": "second"})
         return rows
 

@@ -13,7 +13,7 @@ from mmcore.fusion.autoencoder import AutoencoderFusion
 from mmcore.fusion.base import FitRun
 from mmcore.fusion.neural import hidden
 from mmcore.fusion.weighted import WeightedFusion
-from mmcore.training import loop
+from mmcore.training import keeping
 from tests.fusion.conftest import QUICK, made
 
 TRAIN, VAL = made(150, 0, 0.3), made(90, 1, 0.3)
@@ -122,7 +122,7 @@ class _Memory:
 
 @pytest.mark.parametrize("kind", [WeightedFusion, AutoencoderFusion])
 def test_a_killed_fit_goes_on_to_the_same_bits(kind, monkeypatch, tmp_path) -> None:
-    monkeypatch.setattr(loop, "CHECKPOINT_EVERY_S", 0.0)
+    monkeypatch.setattr(keeping, "CHECKPOINT_EVERY_S", 0.0)
 
     def killed(epoch: int, epochs: int, losses: dict[str, float]) -> None:
         if epoch == 4:

@@ -13,7 +13,8 @@ import safetensors.torch
 import torch
 
 from mmcore.storage import Store
-from mmcore.training import loop
+from mmcore.training import keeping
+from mmcore.training.batch import Batch
 from mmcore.training.checkpoint import Checkpoints, StoreCheckpoints
 from mmcore.training.loop import Curves, LoopSettings, train
 
@@ -46,9 +47,10 @@ def train_it(network: torch.nn.Module, settings: LoopSettings = SETTINGS, n: int
         tuple(t.to(settings.device) for t in rows(200, 2)),
     )
 
-    def loss(network: torch.nn.Module, batch: np.ndarray, random: np.random.Generator) -> torch.Tensor:
-        noise = torch.from_numpy(random.normal(0, 0.05, (len(batch), 12)).astype(np.float32)).to(settings.device)
-        index = torch.from_numpy(batch).to(settings.device)
+    def loss(network: torch.nn.Module, batch: Batch) -> torch.Tensor:
+        drawn = batch.drawn(lambda random, count: random.normal(0, 0.05, (count, 12)))
+        noise = torch.from_numpy(drawn.astype(np.float32)).to(settings.device)
+        index = torch.from_numpy(batch.rows).to(settings.device)
         return torch.nn.functional.cross_entropy(network(x[index] + noise), y[index])
 
     def validate(network: torch.nn.Module) -> float:
@@ -57,9 +59,9 @@ def train_it(network: torch.nn.Module, settings: LoopSettings = SETTINGS, n: int
     return train(network, n, loss, validate, settings, **options)  # type: ignore[arg-type]
 
 
-def main(folder: str, kill_after: int) -> None:
+def main(folder: str, kill_after: int, processes: int) -> None:
     """Train into `folder`/weights.safetensors, killed after an epoch (0: not)."""
-    loop.CHECKPOINT_EVERY_S = 0.0
+    keeping.CHECKPOINT_EVERY_S = 0.0
     checkpoints: Checkpoints = StoreCheckpoints(Store(folder), "checkpoint.safetensors")
 
     def on_epoch(epoch: int, _epochs: int, _news: dict[str, float]) -> None:
@@ -67,9 +69,10 @@ def main(folder: str, kill_after: int) -> None:
             os.kill(os.getpid(), signal.SIGKILL)
 
     network = new_network()
-    train_it(network, replace(SETTINGS, patience=99), checkpoints=checkpoints, on_epoch=on_epoch)
+    settings = replace(SETTINGS, patience=99, processes=processes)
+    train_it(network, settings, checkpoints=checkpoints, on_epoch=on_epoch)
     safetensors.torch.save_file(network.state_dict(), Path(folder, "weights.safetensors"))
 
 
 if __name__ == "__main__":
-    main(sys.argv[1], int(sys.argv[2]))
+    main(sys.argv[1], int(sys.argv[2]), int(sys.argv[3]))

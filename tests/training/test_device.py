@@ -9,9 +9,10 @@ import pytest
 import torch
 
 from mmcore.config import ComputeConfig
+from mmcore.config.run import DaskConfig
 from mmcore.errors import ConfigError
 from mmcore.training import device
-from mmcore.training.device import device_of, gpus_of, is_out_of_memory, precision_of
+from mmcore.training.device import device_of, gpus_of, is_out_of_memory, precision_of, processes_of
 
 
 def compute(name: str) -> ComputeConfig:
@@ -83,3 +84,16 @@ def test_memory_that_does_not_suffice_is_told_from_other_errors() -> None:
     assert is_out_of_memory(torch.OutOfMemoryError("CUDA out of memory. Tried to allocate 2 GiB"))
     assert not is_out_of_memory(RuntimeError("shapes do not match"))
     assert not is_out_of_memory(ValueError("out of memory"))
+
+
+def test_processes_take_a_gpu_each(monkeypatch: pytest.MonkeyPatch) -> None:
+    monkeypatch.setattr(torch.cuda, "device_count", lambda: 2)
+    monkeypatch.delenv("CUDA_VISIBLE_DEVICES", raising=False)
+    three = ComputeConfig(processes=3)
+    assert processes_of(three, "cpu") == 3
+    assert processes_of(ComputeConfig(processes=2), "cuda") == 2
+    with pytest.raises(ConfigError, match=r"compute.processes: 3 processes take a GPU each, and there are 2\."):
+        processes_of(three, "cuda")
+    with pytest.raises(ConfigError, match=r"and there is 1\."):
+        processes_of(three, "mps")
+    assert processes_of(three.model_copy(update={"dask": DaskConfig(address="tcp://there:8786")}), "cuda") == 3

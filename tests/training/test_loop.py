@@ -17,7 +17,8 @@ import torch
 
 from mmcore.errors import DataError, StageError
 from mmcore.storage import Store
-from mmcore.training import loop
+from mmcore.training import keeping
+from mmcore.training.batch import Batch
 from mmcore.training.checkpoint import StoreCheckpoints
 from mmcore.training.loop import LoopSettings, rate_at, train
 from tests.training.dropout_net import SETTINGS, new_network, train_it
@@ -63,8 +64,8 @@ def same(one: torch.nn.Module, other: torch.nn.Module) -> bool:
 
 @pytest.fixture
 def checkpoint_always(monkeypatch: pytest.MonkeyPatch) -> None:
-    monkeypatch.setattr(loop, "CHECKPOINT_EVERY_S", 0.0)
-    monkeypatch.setattr(loop, "CHECKPOINT_SHARE", 1.0)
+    monkeypatch.setattr(keeping, "CHECKPOINT_EVERY_S", 0.0)
+    monkeypatch.setattr(keeping, "CHECKPOINT_SHARE", 1.0)
 
 
 # What it learns
@@ -78,11 +79,14 @@ def test_linear_regression_reaches_the_closed_form() -> None:
     network = torch.nn.Linear(5, 1).double()
     x_all, y_all = torch.from_numpy(x), torch.from_numpy(y)[:, None]
 
-    def mse(network: torch.nn.Module, rows: np.ndarray, _: object) -> torch.Tensor:
+    def mse(network: torch.nn.Module, rows: np.ndarray) -> torch.Tensor:
         return torch.nn.functional.mse_loss(network(x_all[rows]), y_all[rows])
 
+    def loss(network: torch.nn.Module, batch: Batch) -> torch.Tensor:
+        return mse(network, batch.rows)
+
     settings = LoopSettings(300, 300, 400, 0.05, 0.0, seed=0, threads=1)
-    curves = train(network, 400, mse, lambda net: mse(net, np.arange(400), None).item(), settings)
+    curves = train(network, 400, loss, lambda net: mse(net, np.arange(400)).item(), settings)
     found = torch.cat([network.weight[0], network.bias]).detach().numpy()
     np.testing.assert_allclose(found, exact, atol=1e-4)
     residual = y - np.column_stack([x, np.ones(400)]) @ exact
@@ -99,8 +103,8 @@ def test_steps_are_adamw_with_clipping() -> None:
     weight, bias = network.weight.detach().numpy().copy()[0], network.bias.item()
     batches: list[np.ndarray] = []
 
-    def mse(network: torch.nn.Module, rows: np.ndarray, _: object) -> torch.Tensor:
-        batches.append(rows)
+    def mse(network: torch.nn.Module, batch: Batch) -> torch.Tensor:
+        batches.append(rows := batch.rows)
         return ((network(x[rows])[:, 0] - y[rows]) ** 2).mean()
 
     train(network, 6, mse, lambda _: 1.0, LoopSettings(1, 1, 2, 0.1, 0.5, seed=0, threads=1))
@@ -142,9 +146,10 @@ def test_the_best_weights_are_kept() -> None:
         after.append({name: value.clone() for name, value in network.state_dict().items()})
         return next(wanted)
 
-    def loss(network: torch.nn.Module, rows: np.ndarray, random: np.random.Generator) -> torch.Tensor:
+    def loss(network: torch.nn.Module, batch: Batch) -> torch.Tensor:
         assert network.training
-        return network(torch.from_numpy(random.normal(size=(len(rows), 12)).astype(np.float32))).square().mean()
+        values = batch.random.normal(size=(len(batch.rows), 12)).astype(np.float32)
+        return network(torch.from_numpy(values)).square().mean()
 
     curves = train(network, 64, loss, validate, replace(SETTINGS, patience=3))
     assert curves.val_loss == [3.0, 1.0, 2.0, 1.0, 4.0]
@@ -168,8 +173,8 @@ def test_batches_cover_every_row_once_and_are_equal_to_one(n: int, batch_size: i
     weight = torch.nn.Parameter(torch.zeros(1))
     network = torch.nn.ParameterList([weight])
 
-    def loss(_network: torch.nn.Module, rows: np.ndarray, _: object) -> torch.Tensor:
-        seen[sum(map(len, seen[0])) >= n].append(rows)
+    def loss(_network: torch.nn.Module, batch: Batch) -> torch.Tensor:
+        seen[sum(map(len, seen[0])) >= n].append(batch.rows)
         return (weight**2).sum() + 1.0
 
     curves = train(network, n, loss, lambda _: 1.0, LoopSettings(2, 9, batch_size, 0.1, 0.0, seed=5, threads=1))
@@ -229,9 +234,9 @@ def test_interrupted_at_every_epoch_in_turn(checkpoint_always: None) -> None:
 
 def test_a_killed_process_ends_in_the_same_bytes(tmp_path: Path) -> None:
     program = [sys.executable, "-m", "tests.training.dropout_net", tmp_path]
-    assert subprocess.run([*program, "3"], cwd=ROOT, check=False).returncode == -signal.SIGKILL
+    assert subprocess.run([*program, "3", "1"], cwd=ROOT, check=False).returncode == -signal.SIGKILL
     assert not (tmp_path / "weights.safetensors").exists()
-    subprocess.run([*program, "0"], cwd=ROOT, check=True)
+    subprocess.run([*program, "0", "1"], cwd=ROOT, check=True)
     whole = new_network()
     train_it(whole, replace(SETTINGS, patience=99))
     killed = safetensors.torch.load_file(tmp_path / "weights.safetensors")
@@ -285,7 +290,7 @@ def poisoned(at_epoch: int, at_batch: int, value: float):
     calls = iter(range(1000))
     weight = torch.nn.Parameter(torch.ones(2))
 
-    def loss(_network: torch.nn.Module, _rows: np.ndarray, _random: object) -> torch.Tensor:
+    def loss(_network: torch.nn.Module, _batch: Batch) -> torch.Tensor:
         bad = next(calls) == (at_epoch - 1) * batches + at_batch - 1
         return (weight**2).sum() * (value if bad else 1.0)
 

@@ -123,6 +123,6 @@ class FusionConfig(Part):
     seed: int = Field(0, ge=0)
     """Seed of all fusion models."""
     memory_bytes: int = Field(1 << 30, ge=1)
-    """Where the features of train and val take more than this (4 bytes a number), the methods that can (cca, gcca, pls,
-    shared-factor) learn out of core: their map from all rows, the head from about 200,000. The others take all into
-    memory, and several times as much beside."""
+    """Where the features of train and val take more than this (4 bytes a number), cca, gcca, pls and shared-factor
+    learn out of core: their map from all rows, the head from about 200,000; and neural methods read their batches from
+    the store, with the same result. The others take all into memory, and several times as much beside."""

@@ -120,6 +120,8 @@ class Headed(FusionMethod):
 class NeuralFusion(FusionMethod):
     """What the methods trained by backpropagation have in common."""
 
+    version: ClassVar[int] = 2
+
     epochs: int = Field(100, ge=1)
     """At most this many passes over the training split."""
     patience: int = Field(20, ge=1)

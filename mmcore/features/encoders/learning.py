@@ -14,6 +14,7 @@ from mmcore.features.encoders.base import WHOLE, Array, OnEpoch, Samples, scores
 from mmcore.features.encoders.folds import Folds
 from mmcore.features.encoders.objectives import Objective, Prepared, objective_of
 from mmcore.records import Json
+from mmcore.training.batch import Batch
 from mmcore.training.checkpoint import Checkpoints
 from mmcore.training.device import made_on
 from mmcore.training.loop import Curves, LoopSettings, train
@@ -111,8 +112,8 @@ class _Trainings:
             device=self.encoder.device,
         )
 
-        def loss(network: nn.Module, taken: Array, random: np.random.Generator) -> torch.Tensor:
-            return self.objective.loss(network, rows[taken], random)
+        def loss(network: nn.Module, batch: Batch) -> torch.Tensor:
+            return self.objective.loss(network, rows[batch.rows], batch.random)
 
         checkpoints = self.checkpoints
         if checkpoints is not None and part != WHOLE:

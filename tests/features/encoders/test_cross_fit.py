@@ -73,8 +73,8 @@ def test_a_killed_fit_goes_on_and_ends_in_the_same_bytes(
     network: int, epoch: int, store: Store, monkeypatch: pytest.MonkeyPatch
 ) -> None:
     """In mid-training (after the first epoch) and between two networks (after the third and last)."""
-    monkeypatch.setattr("mmcore.training.loop.CHECKPOINT_EVERY_S", 0.0)
-    monkeypatch.setattr("mmcore.training.loop.CHECKPOINT_SHARE", 1e9)
+    monkeypatch.setattr("mmcore.training.keeping.CHECKPOINT_EVERY_S", 0.0)
+    monkeypatch.setattr("mmcore.training.keeping.CHECKPOINT_SHARE", 1e9)
     train, val = pictures(24), pictures(9)
 
     def fitted(die_at: int | None, checkpoints: StoreCheckpoints | None) -> tuple[dict[str, bytes], list[int]]:

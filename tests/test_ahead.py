@@ -8,7 +8,7 @@ from collections.abc import Iterator
 
 import pytest
 
-from mmcore.features.ahead import Ahead
+from mmcore.parallel.ahead import Ahead
 
 
 def _threads() -> list[threading.Thread]:
