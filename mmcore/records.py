@@ -204,7 +204,8 @@ class ModelEntry:
     """One trained fusion model at `models/<digest>/`."""
 
     name: str
-    """Unique in a table: the method, with a number where a method occurs twice. Settings of one grid share it."""
+    """Unique in a table: the method, with what tells it apart where a method occurs twice. Settings of one grid share
+    it."""
     method: str
     digest: str
     val_scores: Mapping[str, float]
@@ -215,6 +216,8 @@ class ModelEntry:
     """Whether it reads the classical encoder that has its name."""
     setting: str = ""
     """Which of the method's grid it is, as `n_components=8`; empty where there is no grid."""
+    failed: str = ""
+    """Why these data cannot be learned by it; empty where they can, or where it was not tried."""
 
     @property
     def title(self) -> str:

@@ -7,7 +7,7 @@ from prefect.artifacts import create_link_artifact, create_markdown_artifact, cr
 from prefect.cache_policies import NO_CACHE
 
 from mmcore.config.metrics import METRIC_WORDS
-from mmcore.evaluation.comparison_words import settings
+from mmcore.evaluation.comparison_words import left_out, settings
 from mmcore.evaluation.evaluate import evaluate_models, leaderboard
 from mmcore.records import EncoderEntry, EvaluationEntry, Json, ModelEntry
 from mmcore.report.build import build_report
@@ -23,6 +23,7 @@ def evaluate(run: Run, dataset: str, encoders: list[EncoderEntry], models: list[
             run.config, read_dataset(run.store, dataset), encoders, models, run.store, run.pool, progress
         )
         board = leaderboard(run.config, models, evaluations, run.store)
+        board["verdict"] = [*board["verdict"], *left_out(run.record.get("left_out", []))]
     run.write(leaderboard=board)
     create_table_artifact(key="leaderboard", table=_rows(board), description=f"Test split of {run.config.name}")
     run.terminal.line(f"[bold]evaluate[/]   {progress.counted()}{progress.timed()}")

@@ -21,6 +21,7 @@ def train_models(run: Run, dataset: str, encoders: list[EncoderEntry]) -> list[M
     with run.stage("train", run.config.name) as progress:
         fits = fit_models(run.config, read_dataset(run.store, dataset), encoders, run.store, run.pool, progress)
     run.write(tried=[asdict(model) for model in fits if model.setting])
+    run.write(left_out=[{"model": model.title, "failed": model.failed} for model in fits if model.failed])
     models = standing(fits, run.config.metric)
     _say(run, progress, models, f"seed {run.config.fusion.seed}")
     return models

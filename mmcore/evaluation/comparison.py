@@ -54,7 +54,7 @@ def compare_seeds(
             chosen.append(choose_best(models, config.metric).name)
     every = {model.digest: model for models in fitted for model in models}
     left_out = [
-        {"seed": seed, "model": model.title}
+        {"seed": seed, "model": model.title, "failed": model.failed}
         for seed, models in zip(seeds, fitted, strict=True)
         for model in models
         if not model.val_scores
@@ -64,9 +64,9 @@ def compare_seeds(
         "models": {name: _about(cells, chosen.count(name), store) for name, cells in by_model.items()},
         "fits": [_fit(cell, store) for cells in by_model.values() for cell in cells],
         "total": len(every),
-        "done": sum(bool(model.val_scores) for model in every.values()),
+        "done": sum(bool(model.val_scores or model.failed) for model in every.values()),
         "missing": left_out,
-        "why": TIME_LIMIT if left_out else "",
+        "why": TIME_LIMIT if any(not one["failed"] for one in left_out) else "",
     }
     return {**board, "verdict": [*board["verdict"], *unfinished(found)]}, found
 

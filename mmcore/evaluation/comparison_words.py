@@ -14,13 +14,19 @@ MEASURED = ("fit_seconds", "peak_bytes", "rows_per_second")
 
 
 def unfinished(found: Mapping[str, Any]) -> list[str]:
-    """A sentence on the fits of a comparison (see `compare_seeds`) that were left out; none where all are done."""
-    if not found["missing"]:
-        return []
-    left = found["total"] - found["done"]
-    return [
-        f"{left:,} of {found['total']:,} fits not done: {found['why']}. The same command without it goes on from there."
-    ]
+    """Sentences on the fits of a comparison (see `compare_seeds`) that were left out; none where all are done."""
+    said = left_out(found["missing"])
+    if left := found["total"] - found["done"]:
+        total = found["total"]
+        said.append(
+            f"{left:,} of {total:,} fits not done: {found['why']}. The same command without it goes on from there."
+        )
+    return said
+
+
+def left_out(fits: Sequence[Mapping[str, Any]]) -> list[str]:
+    """A sentence for each of these fits (`model`, `failed`) whose method the data do not suit; each is said once."""
+    return list(dict.fromkeys(f"{one['model']} is left out: {one['failed']}." for one in fits if one["failed"]))
 
 
 def leaderboard_csv(board: Mapping[str, Any], found: Mapping[str, Any]) -> str:

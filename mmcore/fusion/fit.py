@@ -14,7 +14,7 @@ from typing import Any
 from mmcore.config.fusion import NeuralFusion
 from mmcore.config.metrics import LOWER_IS_BETTER
 from mmcore.config.run import RunConfig
-from mmcore.errors import DamagedError, StageError
+from mmcore.errors import DamagedError, FusionError, StageError
 from mmcore.fusion.planned import (
     LEARNED_FROM,
     ModelPlan,
@@ -94,9 +94,13 @@ def fit_models(  # noqa: PLR0917 - as the other stages
 ) -> list[ModelEntry]:
     """Train what is not there yet, with the configured seed: every setting of every method, then the baselines.
 
-    Raises StageError naming the model where a fit fails or its process dies.
+    A method that these data do not suit (it raises FusionError) is an entry that says why, and ends nothing while
+    another learns. Raises StageError naming the model where a fit fails otherwise, or its process dies.
     """
     (models,) = fit_seeds(config, dataset, encoders, store, pool, progress, seeds=[config.fusion.seed])
+    refused = [f"{model.title}: {model.failed}" for model in models if model.failed]
+    if refused and not any(model.val_scores for model in models if not model.baseline):
+        raise StageError("no method can learn these data: " + "; ".join(refused))
     return models
 
 
@@ -170,6 +174,8 @@ def _fit_all(config: RunConfig, jobs: Sequence[FitJob], pool: Pool, progress: Pr
                 )
             name = digest(job.recipe)
             receipts[name] = outcome
+            if outcome is not None and "failed" in outcome:
+                progress.log(f"{job.name} is left out: {outcome['failed']}")
             if outcome is not None:
                 progress.advance(1 - shares[name], note=job.name)
     return receipts
@@ -178,11 +184,13 @@ def _fit_all(config: RunConfig, jobs: Sequence[FitJob], pool: Pool, progress: Pr
 def standing(models: Sequence[ModelEntry], metric: str) -> list[ModelEntry]:
     """The models that a table of one seed shows: of each grid the setting that validation chose, the first of equals.
 
-    A method is left out while one of its settings is not trained, for that one might be chosen.
+    A method is left out while one of its settings is not trained, for that one might be chosen; settings that these
+    data do not suit are not candidates.
     """
     grids: dict[str, list[ModelEntry]] = {}
     for model in models:
-        grids.setdefault(model.name, []).append(model)
+        if not model.failed:
+            grids.setdefault(model.name, []).append(model)
     return [best_of(some, metric) for some in grids.values() if all(model.val_scores for model in some)]
 
 
@@ -236,6 +244,8 @@ def checkpoint_of(model: str) -> str:
 def fit_model(job: FitJob) -> Json | None:
     """Train one model, publish it, and return its receipt; None where it is too late to begin. Runs in a worker.
 
+    Of a method that these data do not suit it returns why, as `failed`, and publishes nothing.
+
     Raises StageError where another run trained one of its encoders anew meanwhile.
     """
     if job.start_by is not None and time.time() > job.start_by:
@@ -279,14 +289,17 @@ def fit_model(job: FitJob) -> Json | None:
             moments = read_moments(store, job.dataset, job.encoders, l2=model.scaling == "l2")
             sample = partial(sample_rows, rows=recipe["streamed"]["rows"], seed=model.random_state)
             train, held = (sample(store, job.dataset, job.encoders, split) for split in LEARNED_FROM)
-            with meter.learning():
-                model.fit_from_moments(moments, train.views, train.labels, validation=held, run=run)
+            learn = partial(model.fit_from_moments, moments)
         else:
             train, held = (
                 load_views(store, job.dataset, job.encoders, split, stored=job.stored) for split in LEARNED_FROM
             )
+            learn = model.fit
+        try:
             with meter.learning():
-                model.fit(train.views, train.labels, validation=held, run=run)
+                learn(train.views, train.labels, validation=held, run=run)
+        except FusionError as error:
+            return {"failed": str(error)}
         measured = meter.stop() | {"resumed": resumed}
         scores = validation_scores(model, held)
     if changed := [entry.modality for entry in job.encoders if encoder_state(store, entry) != states[entry.modality]]:
@@ -350,8 +363,17 @@ def _finished(store: Store, recipe: Json, encoders: Sequence[EncoderEntry]) -> t
 
 
 def _entry(plan: ModelPlan, recipe: Json, receipt: Json | None) -> ModelEntry:
-    scores = receipt["val_scores"] if receipt else {}
-    return ModelEntry(plan.name, plan.method, digest(recipe), scores, plan.baseline, plan.floor, plan.setting)
+    found = receipt or {}
+    return ModelEntry(
+        plan.name,
+        plan.method,
+        digest(recipe),
+        found.get("val_scores", {}),
+        plan.baseline,
+        plan.floor,
+        plan.setting,
+        found.get("failed", ""),
+    )
 
 
 def _receipts(store: Store) -> list[Json]:

@@ -2,8 +2,10 @@
 
 from __future__ import annotations
 
-from collections.abc import Callable, Iterable, Mapping, Sequence
+from collections import Counter
+from collections.abc import Callable, Collection, Iterable, Mapping, Sequence
 from dataclasses import dataclass
+from itertools import count
 from typing import Any
 
 from mmcore.config.fusion import BASELINES, FusionMethod, LateSettings, NeuralFusion, Subspace, WeightedSettings
@@ -54,7 +56,8 @@ def plan_models(config: RunConfig) -> list[ModelPlan]:
     one of the methods. Raises ConfigError for a method that does not fit.
     """
     there = tuple(config.data.modalities)
-    problems, plans, counts = [], [], dict[str, int]()
+    problems, plans = [], list[ModelPlan]()
+    several = Counter(settings.name for settings in config.fusion.methods)
     given = "methods" in config.fusion.model_fields_set
     for position, settings in enumerate(config.fusion.methods):
         where = f"fusion.methods.{position}"
@@ -74,22 +77,27 @@ def plan_models(config: RunConfig) -> list[ModelPlan]:
         if found := settings.problems(where):
             problems += found
             continue
-        counts[settings.name] = counts.get(settings.name, 0) + 1
-        number = counts[settings.name]
-        name = settings.name if number == 1 else f"{settings.name}-{number}"
+        name = _unique(settings, several[settings.name] > 1, {plan.name for plan in plans})
         plans += [ModelPlan(name, one, used, baseline=False, setting=setting) for setting, one in settings.tried()]
     if problems:
         raise ConfigError(problems)
     if len(there) > 1 and not any(_is_plain_late(plan, there) for plan in plans):
-        name = f"late-{counts['late'] + 1}" if "late" in counts else "late"
+        name = _unique(LateSettings(), False, {plan.name for plan in plans})
         plans.append(ModelPlan(name, LateSettings(), there, baseline=True))
-    plans += [ModelPlan(kind().name, kind(), there, baseline=True) for kind in BASELINES if kind().name not in counts]
+    plans += [ModelPlan(kind().name, kind(), there, baseline=True) for kind in BASELINES if kind().name not in several]
     plans += [ModelPlan(f"only-{name}", LateSettings(modalities=[name]), (name,), baseline=True) for name in there]
     floors = [(view, name) for view, (name, _) in config.encoders.items() if view != name]
     plans += [
         ModelPlan(view, LateSettings(modalities=[name]), (name,), baseline=True, floor=True) for view, name in floors
     ]
     return plans
+
+
+def _unique(settings: FusionMethod, several: bool, taken: Collection[str]) -> str:
+    """The method's name, with what tells it apart where there are several of it, and a number if need be."""
+    name = f"{settings.name}-{settings.apart}" if several and settings.apart else settings.name
+    numbered = (name if number == 1 else f"{name}-{number}" for number in count(1))
+    return next(one for one in numbered if one not in taken)
 
 
 def _is_plain_late(plan: ModelPlan, there: Sequence[str]) -> bool:

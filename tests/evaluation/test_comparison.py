@@ -159,7 +159,7 @@ def test_what_is_not_done_is_said(store: Store) -> None:
         table.add(seed, "only-text", 0.5, right(150, 30), digest="closed-text")
     board, found = table.compare()
     assert (found["total"], found["done"]) == (3, 2)
-    assert found["missing"] == [{"seed": 1, "model": "gated"}]
+    assert found["missing"] == [{"seed": 1, "model": "gated", "failed": ""}]
     assert found["models"]["gated"]["seeds"] == 1
     assert board["verdict"][-1] == "1 of 3 fits not done: time limit. The same command without it goes on from there."
 
@@ -233,3 +233,12 @@ def test_sizes() -> None:
 @pytest.mark.parametrize(("p", "short"), [(0.0001, "<.001"), (0.0123, ".012"), (0.25, ".25"), (1.0, "1.00")])
 def test_p_values(p: float, short: str) -> None:
     assert words.p_value(p) == short
+
+
+def test_what_the_data_do_not_suit_is_said_once() -> None:
+    fits = [{"seed": seed, "model": "cca", "failed": "no direction in common"} for seed in range(2)]
+    found = {"missing": [*fits, {"seed": 0, "model": "late", "failed": ""}], "total": 3, "done": 2, "why": "time limit"}
+    said = words.unfinished(found)
+    assert said[0] == "cca is left out: no direction in common."
+    assert said[1].startswith("1 of 3 fits not done: time limit.")
+    assert len(said) == 2

@@ -21,7 +21,7 @@ from mmcore.fusion import data, fit, planned
 from mmcore.fusion.base import FusionModel
 from mmcore.fusion.concat import ConcatFusion
 from mmcore.fusion.data import load_views
-from mmcore.fusion.fit import choose_best, fit_models, foresee_models, read_receipt
+from mmcore.fusion.fit import choose_best, fit_models, foresee_models, read_receipt, standing
 from mmcore.fusion.from_moments import MomentsFusion
 from mmcore.fusion.late import LateFusion
 from mmcore.fusion.planned import plan_models
@@ -118,7 +118,7 @@ def test_methods_get_unique_names_and_baselines_follow(bench: Bench) -> None:
         "concat",
         "cca",
         "weighted",
-        "concat-2",
+        "concat-mean",
         "late",
         "majority",
         "missingness",
@@ -129,6 +129,26 @@ def test_methods_get_unique_names_and_baselines_follow(bench: Bench) -> None:
     listed = plan_models(bench.config(["late", {"method": "late", "C": 1.0}]))
     assert [(plan.name, plan.baseline) for plan in listed][:2] == [("late", False), ("late-2", False)]
     assert [plan.name for plan in listed if plan.baseline] == ["majority", "missingness", "only-image", "only-audio"]
+
+
+def test_what_tells_methods_apart_is_in_their_names(bench: Bench) -> None:
+    stacking = {"method": "late", "combine": "stacking", "head": "tree"}
+    alone = {"method": "late", "modalities": ["audio", "image"], "combine": "mean"}
+    plans = plan_models(bench.config(["late", stacking, stacking, alone, {"method": "late", "C": 0.5}]))
+    names = [plan.name for plan in plans if not plan.baseline]
+    assert names == ["late", "late-tree-stacking", "late-tree-stacking-2", "late-mean-audio+image", "late-2"]
+
+
+def test_a_method_that_the_data_do_not_suit_is_left_out(bench: Bench) -> None:
+    chi2 = {"method": "average-kernel", "kernels": "chi2", "scaling": "standard"}
+    models = bench.fit(bench.config([chi2, "concat"]))
+    assert models[0].failed.startswith("the chi2 kernel needs values that are not negative")
+    assert models[0].val_scores == {}
+    assert next(model.name for model in standing(models, "log_loss")) == "concat"
+    grid = {**chi2, "grid": {"kernels": ["chi2", "rbf"]}}
+    assert next(model.setting for model in standing(bench.fit(bench.config([grid])), "log_loss")) == "kernels=rbf"
+    with pytest.raises(StageError, match="no method can learn these data: average-kernel: the chi2 kernel"):
+        bench.fit(bench.config([chi2]))
 
 
 def test_late_fusion_with_other_settings_does_not_replace_the_baseline(bench: Bench) -> None:

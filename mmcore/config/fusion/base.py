@@ -49,6 +49,13 @@ class FusionMethod(Settings):
         """Whether a fit depends on the seed; one that does not is done once, whatever the number of seeds."""
         return self.draws
 
+    @property
+    def apart(self) -> str:
+        """What tells it from the same method with other settings: the words among those that were given."""
+        given = {name: value for name, value in self if name in self.model_fields_set}
+        words = [value for name, value in given.items() if isinstance(value, str) and name != "method"]
+        return "-".join([*words, "+".join(given.get("modalities") or ())]).strip("-")
+
     def arguments(self) -> dict[str, Any]:
         """What the constructor is given."""
         return self.model_dump(exclude={"method", "grid"})
