@@ -10,6 +10,7 @@ from rich.table import Table
 
 from mmcore.config.metrics import METRIC_WORDS
 from mmcore.evaluation import comparison_words as words
+from mmcore.evaluation.verdict import signed
 
 
 def comparison_table(board: Mapping[str, Any], found: Mapping[str, Any]) -> Table:
@@ -26,7 +27,7 @@ def comparison_table(board: Mapping[str, Any], found: Mapping[str, Any]) -> Tabl
             _name(row, board),
             words.spread(row["score"], row["sd"][board["headline"]]),
             words.interval(row),
-            words.signed(against["difference"]) if against else "",
+            signed(against["difference"]) if against else "",
             words.corrected(against),
             words.chosen(row, about),
             words.seconds(costs),

@@ -13,6 +13,7 @@ from mmcore.config.metrics import METRIC_WORDS
 from mmcore.evaluation import comparison_words as words
 from mmcore.evaluation.comparison import compare_seeds
 from mmcore.evaluation.evaluate import evaluate_models
+from mmcore.evaluation.verdict import signed
 from mmcore.fusion.fit import standing
 from mmcore.records import EncoderEntry, EvaluationEntry, Json, ModelEntry
 from mmcore.shards.read import read_dataset
@@ -66,7 +67,7 @@ def _rows(board: Json, found: Json) -> list[dict[str, str]]:
                 "role": "chosen" if row["chosen"] else words.role(row, board),
                 METRIC_WORDS[board["headline"]]: words.spread(row["score"], row["sd"][board["headline"]]),
                 "95% interval": words.interval(row),
-                "against single": words.signed(against["difference"]) if against else "",
+                "against single": signed(against["difference"]) if against else "",
                 "Holm's p": words.corrected(against),
                 "chosen by": words.chosen(row, about),
                 "setting": words.settings(row),

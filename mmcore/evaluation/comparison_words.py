@@ -128,10 +128,6 @@ def interval(row: Mapping[str, float]) -> str:
     return _minus(f"{row['low']:.3f}") + "–" + _minus(f"{row['high']:.3f}")
 
 
-def signed(value: float) -> str:
-    return _minus(f"{value:+.3f}")
-
-
 def p_value(value: float) -> str:
     """With three decimals, above .1 with two; never 0."""
     return "<.001" if value < 0.001 else (f"{value:.3f}" if value < 0.1 else f"{value:.2f}").removeprefix("0")

@@ -87,7 +87,7 @@ def _against_late(chosen: Row, late: Row, one: Json) -> str:
 def _with_missing(against_late: Sequence[Json]) -> list[str]:
     if not against_late:
         return []
-    gaps = [f"{_signed(one['difference'])} at {one['share']:.0%}" for one in against_late]
+    gaps = [f"{signed(one['difference'])} at {one['share']:.0%}" for one in against_late]
     sure = [f"{one['share']:.0%}" for one in against_late if one["p_holm"] < SURE]
     chance = f"more than chance explains at {', '.join(sure)}" if sure else "no more than chance explains"
     return [f"With further modalities missing its difference to late fusion is {', '.join(gaps)}: {chance}."]
@@ -156,8 +156,10 @@ def _end(value: float) -> str:
 
 
 def _gap(one: Mapping[str, float]) -> str:
-    return f"{_signed(one['difference'])}, 95% interval {_signed(one['low'])} to {_signed(one['high'])}"
+    return f"{signed(one['difference'])}, 95% interval {signed(one['low'])} to {signed(one['high'])}"
 
 
-def _signed(value: float) -> str:
-    return f"{value:+.3f}".replace("-", "\N{MINUS SIGN}")
+def signed(value: float) -> str:
+    """A difference with three decimals and its sign (a true minus), none where it rounds to zero."""
+    text = f"{value:+.3f}"
+    return "0.000" if text in ("+0.000", "-0.000") else text.replace("-", "\N{MINUS SIGN}")

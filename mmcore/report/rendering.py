@@ -7,6 +7,7 @@ from datetime import datetime
 
 import jinja2
 
+from mmcore.evaluation.verdict import signed
 from mmcore.report import charts
 
 
@@ -40,11 +41,6 @@ def environment() -> jinja2.Environment:
 def score(value: float | None) -> str:
     """A share or a loss with three decimals."""
     return "–" if value is None or not math.isfinite(value) else f"{value:.3f}"
-
-
-def signed(value: float) -> str:
-    """A difference with three decimals and its sign (a true minus)."""
-    return f"{value:+.3f}".replace("-", "−")
 
 
 def p_value(value: float) -> str:
