@@ -141,7 +141,7 @@ def fit_seeds(  # noqa: PLR0917 - as the other stages
                 stored = isinstance(plan.settings, NeuralFusion) and exceeds_memory(plan, config, known, shards)
                 title = _title(plan, recipe)
                 jobs[name] = FitJob(store, title, plan.settings, recipe, learned, used, start_by, stored=stored)
-            elif isinstance(plan.settings, NeuralFusion):
+            elif plan.settings.in_epochs:
                 # A run killed after the receipt leaves the checkpoint behind.
                 store.remove(checkpoint_of(name))
     progress.start(len(receipts), reused=len(receipts) - len(jobs), unit="fits")
@@ -261,7 +261,7 @@ def fit_model(job: FitJob) -> Json | None:
 
     recipe, store = job.recipe, job.store
     checkpoints = None
-    if isinstance(job.settings, NeuralFusion):
+    if job.settings.in_epochs:
         from mmcore.training.checkpoint import StoreCheckpoints
         from mmcore.training.device import made_on, warm_up
 

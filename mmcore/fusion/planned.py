@@ -135,7 +135,7 @@ def model_recipe(
         "task": config.data.task,
         "seed": (config.fusion.seed if seed is None else seed) if settings.seeded else None,
         "threads": config.compute.threads,
-        "device": device_of(config.compute) if isinstance(settings, NeuralFusion) else "cpu",
+        "device": device_of(config.compute) if settings.in_epochs else "cpu",
         "features": {
             name: {
                 "encoder": encoders[name].digest,

@@ -12,6 +12,7 @@ from threadpoolctl import threadpool_limits
 
 from mmcore.fusion.autoencoder import AutoencoderFusion
 from mmcore.fusion.baselines import Majority, Missingness
+from mmcore.fusion.boltzmann import DbmFusion
 from mmcore.fusion.cca import CcaFusion
 from mmcore.fusion.concat import ConcatFusion
 from mmcore.fusion.data import LabelledViews, View, Views
@@ -22,6 +23,7 @@ from mmcore.fusion.mkl import AverageKernelFusion, EasyMklFusion, KernelAlignmen
 from mmcore.fusion.multiplicative import MultiplicativeFusion
 from mmcore.fusion.pls import PlsFusion
 from mmcore.fusion.shared_factor import SharedFactorFusion
+from mmcore.fusion.vae import VaeFusion
 from mmcore.fusion.weighted import WeightedFusion
 
 os.environ.setdefault("OMP_NUM_THREADS", "1")
@@ -56,6 +58,10 @@ METHODS = {
     "weighted": lambda: WeightedFusion(dim=8, **QUICK),
     "gated": lambda: WeightedFusion(weights="gated", dim=8, **QUICK),
     "autoencoder": lambda: AutoencoderFusion(dim=4, hidden=8, **QUICK),
+    "vae": lambda: VaeFusion(dim=4, hidden=8, **QUICK),
+    "vae-mixture": lambda: VaeFusion(posterior="mixture", dim=4, hidden=8, **QUICK),
+    "vae-product-mixture": lambda: VaeFusion(posterior="product-mixture", dim=4, hidden=8, **QUICK),
+    "dbm": lambda: DbmFusion(C=1.0, dim=32, hidden=32, pretrain_epochs=20, **QUICK),
     "majority": Majority,
     "missingness": lambda: Missingness(C=0.1),
 }
@@ -65,13 +71,9 @@ SUBSPACES = ("cca", "gcca", "pls", "pls-canonical", "kcca", "kcca-nystrom", "sha
 """Those that learn what the views share, whatever the labels are."""
 FOLDED = ("concat-kernel", "concat-tree", "concat-network", "late", "late-learned", "late-stacking")
 KERNEL = ("average-kernel", "easymkl", "lpmkl", "kernel-alignment", "nystrom")
-NEURAL = ("weighted", "gated", "autoencoder")
-UNINFORMED: tuple[str, ...] = ()
-"""Those that do not look at the values of the views."""
-
-SHARED = ("late", *SUBSPACES, "weighted", "gated", "autoencoder")
-NEURAL = ("fixed", "weighted", "gated", "autoencoder")
-"""Those that set training rows aside where there are no validation rows."""
+NEURAL = ("fixed", "weighted", "gated", "autoencoder", "vae", "vae-mixture", "vae-product-mixture", "dbm")
+"""Those that learn by epochs, from batches that they draw."""
+SHARED = ("late", *SUBSPACES, *NEURAL[1:])
 UNINFORMED = ("majority", "missingness")
 """Those that do not look at the values of the views."""
 

@@ -18,7 +18,7 @@ from mmcore.config.fusion.kernel import (
     KernelMethod,
     LpMklSettings,
 )
-from mmcore.config.fusion.neural import AutoencoderSettings
+from mmcore.config.fusion.neural import AutoencoderSettings, DbmSettings, VaeSettings
 from mmcore.config.fusion.plain import ConcatSettings, LateSettings, MultiplicativeSettings, WeightedSettings
 from mmcore.config.fusion.subspace import CcaSettings, GccaSettings, KccaSettings, PlsSettings, Subspace
 from mmcore.config.metrics import MetricName
@@ -32,6 +32,7 @@ __all__ = [
     "CcaSettings",
     "ConcatSettings",
     "CustomFusionSettings",
+    "DbmSettings",
     "EasyMklSettings",
     "FusionConfig",
     "FusionMethod",
@@ -50,6 +51,7 @@ __all__ = [
     "PlsSettings",
     "SharedFactorSettings",
     "Subspace",
+    "VaeSettings",
     "WeightedSettings",
 ]
 
@@ -68,6 +70,8 @@ OwnFusion = (
     | KccaSettings
     | SharedFactorSettings
     | AutoencoderSettings
+    | VaeSettings
+    | DbmSettings
     | MajoritySettings
     | MissingnessSettings
 )
@@ -99,6 +103,8 @@ MethodName = Literal[
     "kcca",
     "shared-factor",
     "autoencoder",
+    "vae",
+    "dbm",
     "majority",
     "missingness",
 ]

@@ -31,6 +31,9 @@ class FusionMethod(Settings):
     out_of_core: ClassVar[bool] = False
     """Whether its map follows from moments, so that the features need not fit in memory (`MomentsFusion`)."""
 
+    in_epochs: ClassVar[bool] = False
+    """Whether it learns in epochs: on the device that is set, with progress and checkpoints."""
+
     scaling: Literal["none", "standard", "l2"] = "standard"
     """How each view is scaled first, fitted on its present training rows."""
     modalities: list[str] | None = Field(None, min_length=1)
@@ -128,6 +131,7 @@ class NeuralFusion(FusionMethod):
     """What the methods trained by backpropagation have in common."""
 
     version: ClassVar[int] = 2
+    in_epochs: ClassVar[bool] = True
 
     epochs: int = Field(100, ge=1)
     """At most this many passes over the training split."""
