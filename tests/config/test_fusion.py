@@ -42,3 +42,12 @@ def test_trees_need_their_library(monkeypatch) -> None:
     monkeypatch.setattr("mmcore.config.fusion.base.find_spec", lambda _: None)
     with pytest.raises(ValidationError, match=r"pip install 'mmcore\[trees\]'"):
         ConcatSettings(head="tree")
+
+
+def test_memory_is_a_number_of_bytes_or_has_a_unit() -> None:
+    methods = [{"method": "kcca", "memory_bytes": "2GiB"}, {"method": "easymkl", "memory_bytes": 1000}]
+    config = FusionConfig(methods=methods, memory_bytes="512MiB")
+    assert [method.memory_bytes for method in config.methods] == [2 << 30, 1000]
+    assert config.memory_bytes == 512 << 20
+    with pytest.raises(ValidationError, match="could not interpret byte unit"):
+        FusionConfig(memory_bytes="4 apples")

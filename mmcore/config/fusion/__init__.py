@@ -7,7 +7,7 @@ from typing import Annotated, Any, Literal, get_args
 from pydantic import BeforeValidator, Field
 
 from mmcore.config.base import Part
-from mmcore.config.fusion.base import FusionMethod, Headed, NeuralFusion
+from mmcore.config.fusion.base import FusionMethod, Headed, MemoryBytes, NeuralFusion
 from mmcore.config.fusion.baselines import MajoritySettings, MissingnessSettings
 from mmcore.config.fusion.custom import CustomFusionSettings
 from mmcore.config.fusion.factor import SharedFactorSettings
@@ -128,7 +128,7 @@ class FusionConfig(Part):
     mean_average_precision; numbers: rmse, mae, r2."""
     seed: int = Field(0, ge=0)
     """Seed of all fusion models."""
-    memory_bytes: int = Field(1 << 30, ge=1)
-    """Where the features of train and val take more than this (4 bytes a number), cca, gcca, pls and shared-factor
+    memory_bytes: MemoryBytes = 1 << 30
+    """As `4GiB`: where the features of train and val take more (4 bytes a number), cca, gcca, pls and shared-factor
     learn out of core: their map from all rows, the head from about 200,000; and neural methods read their batches from
     the store, with the same result. The others take all into memory, and several times as much beside."""

@@ -5,13 +5,24 @@ from __future__ import annotations
 from importlib.util import find_spec
 from typing import Annotated, Any, ClassVar, Literal, Self
 
-from pydantic import Field, ValidationError, field_validator, model_validator
+from pydantic import BeforeValidator, ByteSize, Field, TypeAdapter, ValidationError, field_validator, model_validator
 
 from mmcore.config.base import Settings
 from mmcore.config.fusion import grid as grids
 from mmcore.errors import Problem
 
 Penalty = Literal["auto"] | Annotated[float, Field(gt=0)]
+
+_size = TypeAdapter(ByteSize)
+
+
+def _bytes(value: object) -> int:
+    """`1GiB` as a number of bytes."""
+    return int(_size.validate_python(value))
+
+
+MemoryBytes = Annotated[int, BeforeValidator(_bytes, json_schema_input_type=int | str), Field(gt=0)]
+"""A number of bytes, or as `1GiB`."""
 
 
 DRAWING_HEADS = frozenset({"tree", "network"})

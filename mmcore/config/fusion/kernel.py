@@ -4,19 +4,12 @@ from __future__ import annotations
 
 from typing import Annotated, ClassVar, Literal
 
-from pydantic import BeforeValidator, ByteSize, Field, TypeAdapter
+from pydantic import Field
 
-from mmcore.config.fusion.base import FusionMethod
+from mmcore.config.fusion.base import FusionMethod, MemoryBytes
 
 KernelName = Literal["linear", "polynomial", "rbf", "cosine", "chi2"]
 Gamma = Annotated[float, Field(gt=0)]
-
-_size = TypeAdapter(ByteSize)
-
-
-def _bytes(value: object) -> int:
-    """`1GiB` as a number of bytes."""
-    return int(_size.validate_python(value))
 
 
 class KernelMethod(FusionMethod):
@@ -32,7 +25,7 @@ class KernelMethod(FusionMethod):
     """What the polynomial kernel adds before it takes the power."""
     C: float = Field(10.0, gt=0)
     """What an error costs the support vector machine, against the width of its margin."""
-    memory_bytes: Annotated[int, BeforeValidator(_bytes, json_schema_input_type=int | str), Field(gt=0)] = 1 << 30
+    memory_bytes: MemoryBytes = 1 << 30
     """Memory for Gram matrices, as `1GiB`; where they would take more, Nyström features approximate them."""
     landmarks: int = Field(500, ge=1)
     """At most so many training rows per view carry Nyström features."""

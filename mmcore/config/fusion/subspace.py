@@ -6,7 +6,7 @@ from typing import ClassVar, Literal
 
 from pydantic import Field
 
-from mmcore.config.fusion.base import Headed
+from mmcore.config.fusion.base import Headed, MemoryBytes
 
 
 class Subspace(Headed):
@@ -71,7 +71,7 @@ class KccaSettings(Subspace):
     """Of the `polynomial` kernel."""
     coef0: float = Field(1.0, ge=0)
     """The constant in the `polynomial` kernel."""
-    memory_bytes: int = Field(1 << 30, ge=1)
-    """What the exact solution may take; where it needs more, it is approximated from landmarks (Nyström)."""
+    memory_bytes: MemoryBytes = 1 << 30
+    """What the exact solution may take, as `1GiB`; where it needs more, it is approximated from landmarks (Nyström)."""
     landmarks: int = Field(500, ge=1)
     """At most this many training rows stand for all in the approximation."""
