@@ -58,7 +58,7 @@ METHODS = {
     "weighted": lambda: WeightedFusion(dim=8, **QUICK),
     "gated": lambda: WeightedFusion(weights="gated", dim=8, **QUICK),
     "autoencoder": lambda: AutoencoderFusion(dim=4, hidden=8, **QUICK),
-    "vae": lambda: VaeFusion(dim=4, hidden=8, **QUICK),
+    "vae": lambda: VaeFusion(dim=4, hidden=16, **QUICK),
     "vae-mixture": lambda: VaeFusion(posterior="mixture", dim=4, hidden=8, **QUICK),
     "vae-product-mixture": lambda: VaeFusion(posterior="product-mixture", dim=4, hidden=8, **QUICK),
     "dbm": lambda: DbmFusion(C=1.0, dim=32, hidden=32, pretrain_epochs=20, **QUICK),

@@ -11,8 +11,8 @@ from mmcore.errors import FusionError
 from mmcore.fusion.base import FitRun
 from mmcore.fusion.boltzmann import DbmFusion
 from mmcore.fusion.data import View, Views
-from mmcore.fusion.dbm import training
 from mmcore.fusion.impute import Imputer
+from mmcore.training import keeping
 from tests.fusion.conftest import QUICK, made
 from tests.fusion.dbm.exact import log_sum_given, log_z
 from tests.fusion.dbm.test_training import _Memory
@@ -142,7 +142,7 @@ def test_samples_of_a_missing_view_of_digits_are_of_the_digit(mfeat) -> None:
 
 
 def test_a_killed_fit_goes_on_to_the_same_bits(monkeypatch, tmp_path) -> None:
-    monkeypatch.setattr(training, "CHECKPOINT_EVERY_S", 0.0)
+    monkeypatch.setattr(keeping, "CHECKPOINT_EVERY_S", 0.0)
 
     def killed(epoch: int, epochs: int, news: dict[str, float]) -> None:
         if epoch == 12:

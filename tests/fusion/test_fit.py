@@ -38,6 +38,7 @@ from tests.fusion.conftest import made
 DIMS = {"image": 5, "audio": 4}
 WEIGHTED = {"method": "weighted", "epochs": 8, "dim": 8, "batch_size": 16, "learning_rate": 1e-2}
 METHODS = ["concat", "cca", WEIGHTED, {"method": "concat", "impute": "mean"}]
+MACHINE = {"method": "dbm", "hidden": 4, "dim": 4, "pretrain_epochs": 2, "epochs": 4, "batch_size": 16}
 
 
 @dataclass
@@ -300,9 +301,12 @@ def test_what_is_not_known_yet_has_no_name(bench: Bench) -> None:
     assert {step.reason for _, step in found} == {"its training data change"}
 
 
-def test_a_killed_training_goes_on_to_the_same_bytes(bench: Bench, monkeypatch: pytest.MonkeyPatch) -> None:
+@pytest.mark.parametrize("method", [METHODS[2], MACHINE], ids=["weighted", "dbm"])
+def test_a_killed_training_goes_on_to_the_same_bytes(
+    bench: Bench, monkeypatch: pytest.MonkeyPatch, method: Any
+) -> None:
     monkeypatch.setattr(keeping, "CHECKPOINT_EVERY_S", 0.0)
-    config = bench.config([METHODS[2]])
+    config = bench.config([method])
     bench.fit(config)
     whole = _bytes(bench.store)
     bench.store.remove("models")
@@ -416,7 +420,7 @@ def test_the_best_is_chosen_among_configured_methods_only() -> None:
 
 def test_settings_name_a_constructor_that_takes_them(bench: Bench) -> None:
     kernel = ["average-kernel", "easymkl", "lpmkl", "kernel-alignment"]
-    config = bench.config(["concat", "late", "weighted", *kernel, "cca", "autoencoder"])
+    config = bench.config(["concat", "late", "weighted", *kernel, "cca", "autoencoder", "vae", "dbm"])
     by_caller = {"random_state": 3, "task": "multilabel"}
     for settings in config.fusion.methods:
         model = settings.load()(**settings.arguments(), **by_caller)
@@ -424,7 +428,7 @@ def test_settings_name_a_constructor_that_takes_them(bench: Bench) -> None:
         assert model.get_params() == {**given, **by_caller, "columns": None}
         # The constructor's own defaults are those of the YAML.
         assert type(model)().get_params() == {**given, "random_state": 0, "task": "classes", "columns": None}
-    assert len(config.fusion.methods) == 9
+    assert len(config.fusion.methods) == 11
     assert ConcatSettings(C="auto") == ConcatSettings()
 
 

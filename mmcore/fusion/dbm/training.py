@@ -15,8 +15,8 @@ from torch import Tensor
 from mmcore.errors import StageError
 from mmcore.fusion.dbm.machine import SMALLEST_LOG_VARIANCE, Machine, State
 from mmcore.records import Json
+from mmcore.training import keeping
 from mmcore.training.checkpoint import Checkpoints, pack, unpack
-from mmcore.training.keeping import CHECKPOINT_EVERY_S, CHECKPOINT_SHARE
 
 FILLING_STEPS = 3
 """Rounds by which the joint layer's pretraining infers the pathways that a row does not have."""
@@ -71,13 +71,13 @@ def learn(
     learning = Learning(machine, rows, settings)
     if checkpoints is not None and (data := checkpoints.load()) is not None:
         learning.resume(data)
-    due = time.monotonic() + CHECKPOINT_EVERY_S
+    due = time.monotonic() + keeping.CHECKPOINT_EVERY_S
     while len(learning.curve) < learning.epochs:
         learning.epoch()
         if checkpoints is not None and (started := time.monotonic()) >= due:
             checkpoints.save(learning.packed())
             taken = time.monotonic() - started
-            due = started + max(CHECKPOINT_EVERY_S, taken / CHECKPOINT_SHARE)
+            due = started + max(keeping.CHECKPOINT_EVERY_S, taken / keeping.CHECKPOINT_SHARE)
         if on_epoch is not None:
             news = {"reconstruction": learning.curve[-1], "learning_rate": learning.rate()}
             on_epoch(len(learning.curve), learning.epochs, news)

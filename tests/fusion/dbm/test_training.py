@@ -9,9 +9,9 @@ import pytest
 import torch
 
 from mmcore.errors import StageError
-from mmcore.fusion.dbm import training
 from mmcore.fusion.dbm.machine import Machine
 from mmcore.fusion.dbm.training import Learning, LearningSettings, TrainingRows, learn
+from mmcore.training import keeping
 from tests.fusion.dbm.exact import log_sum_given, log_z, moments
 
 SETTINGS = LearningSettings(
@@ -132,8 +132,8 @@ class _Memory:
 
 @pytest.mark.parametrize("killed_at", [2, 4, 7, 12, 15])
 def test_a_killed_learning_goes_on_to_the_same_bits(killed_at, monkeypatch) -> None:
-    monkeypatch.setattr(training, "CHECKPOINT_EVERY_S", 0.0)
-    monkeypatch.setattr(training, "CHECKPOINT_SHARE", 1e9)
+    monkeypatch.setattr(keeping, "CHECKPOINT_EVERY_S", 0.0)
+    monkeypatch.setattr(keeping, "CHECKPOINT_SHARE", 1e9)
     rows, memory, seen = drawn(150, 1), _Memory(), []
 
     def kill(epoch: int, epochs: int, news: dict[str, float]) -> None:
