@@ -183,15 +183,15 @@ class TestSeconds:
         plan = make_plan(config, store)
         assert plan.measured
         # The same work as then: prepare .1 s a row; extract .2 s a vector, with the training before it;
-        # train 2 s a model; evaluate .5 s a model. There are concat and the single modality.
-        assert plan.seconds == pytest.approx(60 * 0.1 + 60 * 0.2 + 2 * 2.0 + 2 * 0.5)
+        # train 2 s a model; evaluate .5 s a model. There are concat, two baselines and the single modality.
+        assert plan.seconds == pytest.approx(60 * 0.1 + 60 * 0.2 + 4 * 2.0 + 4 * 0.5)
 
     def test_the_latest_run_tells(self, config: RunConfig) -> None:
         store = Store(config.output).open()
         record(store, "pets-1", started="2026-01-02T00:00:00+00:00")
         slow = {"prepare": 600.0, "extract": 1200.0, "train": 400.0, "evaluate": 100.0}
         record(store, "pets-2", started="2026-01-01T00:00:00+00:00", seconds=slow)
-        assert make_plan(config, store).seconds == pytest.approx(23.0)
+        assert make_plan(config, store).seconds == pytest.approx(28.0)
 
     def test_a_run_that_computed_nothing_tells_nothing(self, config: RunConfig) -> None:
         store = Store(config.output).open()

@@ -277,6 +277,8 @@ class FusionModel(BaseEstimator, ABC):  # type: ignore[misc]
         for name, view in used.items():
             if len(view.shape) != 1:
                 raise FusionError(f"view {name}: needs one vector per row, (n, d), got {view.values.shape}")
+            if not view.shape[0]:
+                raise FusionError(f"view {name}: has no columns, got the shape {view.values.shape}")
             if view.shape != self.view_shapes_[name]:
                 needed = (len(view), *self.view_shapes_[name])
                 raise FusionError(f"view {name}: needs the shape {needed}, got {view.values.shape}")

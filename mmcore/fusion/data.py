@@ -69,7 +69,7 @@ class View:
         if hasattr(values, "present") and hasattr(values, "modality"):
             return _vectors(values)
         array = np.asarray(values)
-        if array.dtype.kind != "f" or array.ndim not in (2, 3):
+        if array.dtype.kind != "f" or array.ndim not in (2, 3) or not array.size:
             return cls(array, np.ones(array.shape[:1], bool))
         return cls(array, ~np.isnan(array).all(axis=tuple(range(1, array.ndim))))
 

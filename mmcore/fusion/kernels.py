@@ -37,7 +37,7 @@ class Kernel:
             raise FusionError(f"unknown kernel {self.name!r}; there are {', '.join(get_args(KernelName))}")
 
     def __call__(self, X: Array, Y: Array) -> Array:
-        """Values (n, m) for rows (n, d) and (m, d). Raises FusionError where χ² meets a negative value."""
+        """Values (n, m) for rows (n, d) and (m, d); χ² takes a negative value, which no training row has, as 0."""
         if not len(X) or not len(Y):
             return np.zeros((len(X), len(Y)))
         gamma = self.gamma / X.shape[1]
@@ -49,9 +49,12 @@ class Kernel:
             return np.asarray(pairwise.rbf_kernel(X, Y, gamma))
         if self.name == "cosine":
             return np.asarray(pairwise.cosine_similarity(X, Y))
-        if min(X.min(), Y.min()) < 0:
-            raise FusionError("the chi2 kernel needs values that are not negative: set scaling: none or take another")
-        return np.asarray(pairwise.chi2_kernel(X, Y, self.gamma))
+        return np.asarray(pairwise.chi2_kernel(np.maximum(X, 0.0), np.maximum(Y, 0.0), self.gamma))
+
+    def check(self, rows: Array) -> None:
+        """Raise FusionError where the kernel is not one of these training rows (n, d): χ² of negative values."""
+        if self.name == "chi2" and rows.size and rows.min() < 0:
+            raise FusionError("the chi2 kernel needs features that are not negative, scaled by `none` or `l2`")
 
     def diagonal(self, X: Array) -> Array:
         """k(x, x) of each row: (n,)."""
@@ -90,6 +93,7 @@ class CentredKernel:
         """The training rows' kernel values (n, n), symmetric; `weights` (n,) say how much each row counts."""
         self.rows, self.present = np.asarray(view.values, np.float64), view.present
         there = np.flatnonzero(view.present)
+        self.kernel.check(self.rows[there])
         self.weights = shares(view, weights)
         self.scale = scale_of(self.kernel, self.rows, self.weights) if self.normalise else 1.0
         gram = self.kernel(self.rows[there], self.rows[there]) / self.scale

@@ -36,6 +36,7 @@ class NystromKernel:
     def fit_transform(self, view: View, weights: Array, keys: Array | None = None) -> Array:
         """Features (n, r ≤ m) of the training rows; landmarks are drawn by `keys` (n,), or by position without them."""
         rows, weights = np.asarray(view.values, np.float64), shares(view, weights)
+        self.kernel.check(rows[view.present])
         names = np.arange(len(view)) if keys is None else keys
         there = np.flatnonzero(view.present & (weights > 0))
         chosen = there[choose_landmarks(names[there].astype(np.str_).tolist(), self.landmarks, self.seed)]

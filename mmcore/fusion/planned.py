@@ -2,7 +2,6 @@
 
 from __future__ import annotations
 
-from collections import Counter
 from collections.abc import Callable, Collection, Iterable, Mapping, Sequence
 from dataclasses import dataclass
 from itertools import count
@@ -57,7 +56,6 @@ def plan_models(config: RunConfig) -> list[ModelPlan]:
     """
     there = tuple(config.data.modalities)
     problems, plans = [], list[ModelPlan]()
-    several = Counter(settings.name for settings in config.fusion.methods)
     given = "methods" in config.fusion.model_fields_set
     for position, settings in enumerate(config.fusion.methods):
         where = f"fusion.methods.{position}"
@@ -77,14 +75,18 @@ def plan_models(config: RunConfig) -> list[ModelPlan]:
         if found := settings.problems(where):
             problems += found
             continue
-        name = _unique(settings, several[settings.name] > 1, {plan.name for plan in plans})
-        plans += [ModelPlan(name, one, used, baseline=False, setting=setting) for setting, one in settings.tried()]
+        name = _unique(settings, {plan.name for plan in plans})
+        # Those that look at no value are never chosen.
+        baseline = isinstance(settings, BASELINES)
+        plans += [ModelPlan(name, one, used, baseline=baseline, setting=setting) for setting, one in settings.tried()]
     if problems:
         raise ConfigError(problems)
     if len(there) > 1 and not any(_is_plain_late(plan, there) for plan in plans):
-        name = _unique(LateSettings(), False, {plan.name for plan in plans})
+        name = _unique(LateSettings(), {plan.name for plan in plans})
         plans.append(ModelPlan(name, LateSettings(), there, baseline=True))
-    plans += [ModelPlan(kind().name, kind(), there, baseline=True) for kind in BASELINES if kind().name not in several]
+    for kind in BASELINES:
+        if kind() not in [plan.settings for plan in plans]:
+            plans.append(ModelPlan(_unique(kind(), {plan.name for plan in plans}), kind(), there, baseline=True))
     plans += [ModelPlan(f"only-{name}", LateSettings(modalities=[name]), (name,), baseline=True) for name in there]
     floors = [(view, name) for view, (name, _) in config.encoders.items() if view != name]
     plans += [
@@ -93,9 +95,9 @@ def plan_models(config: RunConfig) -> list[ModelPlan]:
     return plans
 
 
-def _unique(settings: FusionMethod, several: bool, taken: Collection[str]) -> str:
-    """The method's name, with what tells it apart where there are several of it, and a number if need be."""
-    name = f"{settings.name}-{settings.apart}" if several and settings.apart else settings.name
+def _unique(settings: FusionMethod, taken: Collection[str]) -> str:
+    """The method's name, with what tells it from the method by default, and a number if need be."""
+    name = f"{settings.name}-{settings.apart}" if settings.apart else settings.name
     numbered = (name if number == 1 else f"{name}-{number}" for number in count(1))
     return next(one for one in numbered if one not in taken)
 

@@ -81,7 +81,7 @@ def source_labels(y: Any, domain: npt.ArrayLike | None, rows: int, task: Task) -
         return np.where(hidden, np.nan, np.asarray(y, dtype=np.float64))
     hid = [None if gone else one for gone, one in zip(hidden, list(y), strict=True)]
     if task == "multilabel":
-        return hid if not isinstance(y, np.ndarray) else np.where(hidden[:, None], np.nan, y)
+        return np.where(hidden[:, None], np.nan, y) if isinstance(y, np.ndarray) and y.ndim == 2 else hid
     return np.array(hid, dtype=object)
 
 

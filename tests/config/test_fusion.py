@@ -51,3 +51,12 @@ def test_memory_is_a_number_of_bytes_or_has_a_unit() -> None:
     assert config.memory_bytes == 512 << 20
     with pytest.raises(ValidationError, match="could not interpret byte unit"):
         FusionConfig(memory_bytes="4 apples")
+
+
+@pytest.mark.parametrize(
+    "method", [{"method": "easymkl", "kernels": ["rbf", "chi2"]}, {"method": "kcca", "kernel": "chi2"}]
+)
+def test_chi2_does_not_go_with_values_around_zero(method) -> None:
+    with pytest.raises(ValidationError, match="chi2 needs values that are not negative: set `scaling: none`"):
+        FusionConfig(methods=[method])
+    assert FusionConfig(methods=[{**method, "scaling": "none"}])

@@ -135,20 +135,30 @@ def test_methods_get_unique_names_and_baselines_follow(bench: Bench) -> None:
 def test_what_tells_methods_apart_is_in_their_names(bench: Bench) -> None:
     stacking = {"method": "late", "combine": "stacking", "head": "tree"}
     alone = {"method": "late", "modalities": ["audio", "image"], "combine": "mean"}
-    plans = plan_models(bench.config(["late", stacking, stacking, alone, {"method": "late", "C": 0.5}]))
-    names = [plan.name for plan in plans if not plan.baseline]
-    assert names == ["late", "late-tree-stacking", "late-tree-stacking-2", "late-mean-audio+image", "late-2"]
+    plans = plan_models(bench.config([stacking, stacking, alone, {"method": "late", "C": 0.5}]))
+    names = [plan.name for plan in plans if plan.name.startswith("late")]
+    assert names == ["late-tree-stacking", "late-tree-stacking-2", "late-mean-audio+image", "late", "late-2"]
+    learned = plan_models(bench.config([{"method": "late", "combine": "learned"}]))
+    assert [(plan.name, plan.baseline) for plan in learned][:2] == [("late-learned", False), ("late", True)]
+
+
+def test_what_looks_at_no_value_is_always_there_and_never_chosen(bench: Bench) -> None:
+    plans = plan_models(bench.config(["concat", "majority", {"method": "missingness", "modalities": ["audio"]}]))
+    found = [(plan.name, plan.baseline) for plan in plans]
+    assert found[1:3] == [("majority", True), ("missingness-audio", True)]
+    assert ("missingness", True) in found
+    assert found.count(("majority", True)) == 1
 
 
 def test_a_method_that_the_data_do_not_suit_is_left_out(bench: Bench) -> None:
-    chi2 = {"method": "average-kernel", "kernels": "chi2", "scaling": "standard"}
+    chi2 = {"method": "average-kernel", "kernels": "chi2", "scaling": "none"}
     models = bench.fit(bench.config([chi2, "concat"]))
-    assert models[0].failed.startswith("the chi2 kernel needs values that are not negative")
+    assert models[0].failed.startswith("the chi2 kernel needs features that are not negative")
     assert models[0].val_scores == {}
-    assert next(model.name for model in standing(models, "log_loss")) == "concat"
-    grid = {**chi2, "grid": {"kernels": ["chi2", "rbf"]}}
-    assert next(model.setting for model in standing(bench.fit(bench.config([grid])), "log_loss")) == "kernels=rbf"
-    with pytest.raises(StageError, match="no method can learn these data: average-kernel: the chi2 kernel"):
+    assert standing(models, "log_loss")[0].name == "concat"
+    grid = {"method": "average-kernel", "scaling": "none", "grid": {"kernels": ["chi2", "rbf"]}}
+    assert standing(bench.fit(bench.config([grid])), "log_loss")[0].setting == "kernels=rbf"
+    with pytest.raises(StageError, match="no method can learn these data: average-kernel-none-chi2: the chi2 kernel"):
         bench.fit(bench.config([chi2]))
 
 
@@ -158,9 +168,9 @@ def test_late_fusion_with_other_settings_does_not_replace_the_baseline(bench: Be
         return [(plan.name, plan.baseline) for plan in plans if plan.name.startswith("late")]
 
     assert late("late") == [("late", False)]
-    assert late({"method": "late", "modalities": ["audio", "image"]}) == [("late", False)]
+    assert late({"method": "late", "modalities": ["audio", "image"]}) == [("late-audio+image", False)]
     assert late({"method": "late", "C": 1.0}) == [("late", False), ("late-2", True)]
-    assert late({"method": "late", "modalities": ["image"]}) == [("late", False), ("late-2", True)]
+    assert late({"method": "late", "modalities": ["image"]}) == [("late-image", False), ("late", True)]
 
 
 def test_a_modality_listed_twice_is_a_fault_of_the_config(bench: Bench) -> None:

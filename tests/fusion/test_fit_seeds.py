@@ -196,4 +196,4 @@ def test_baselines_stand_once_beside_the_methods(bench: Bench, monkeypatch: pyte
         ("only-audio", True),
     ]
     listed = plan_models(bench.config(["concat"]))
-    assert [plan.baseline for plan in listed if plan.name == "concat"] == [False]
+    assert [plan.baseline for plan in listed if plan.name == "concat"] == [True]

@@ -144,7 +144,7 @@ def test_chi2_kernels_take_histograms_without_scaling() -> None:
     shares = {name: values / values.sum(axis=1)[:, None] for name, values in powers.items()}
     model = AverageKernelFusion(kernels="chi2", scaling="none").fit(shares, TRAIN.labels)
     assert model.score(shares, TRAIN.labels) > 0.9
-    with pytest.raises(FusionError, match="chi2 kernel needs values that are not negative"):
+    with pytest.raises(FusionError, match="chi2 kernel needs features that are not negative"):
         AverageKernelFusion(kernels="chi2").fit(shares, TRAIN.labels)
 
 
@@ -245,7 +245,7 @@ def test_too_little_memory_means_landmarks_said_in_the_log_and_in_the_model(capl
 
 
 def test_settings_read_sizes_and_refuse_what_cannot_be() -> None:
-    methods = [{"method": "lpmkl", "memory_bytes": "2GiB", "kernels": ["rbf", "chi2"], "gamma": [0.5, 1]}, "easymkl"]
+    methods = [{"method": "lpmkl", "memory_bytes": "2GiB", "kernels": ["rbf", "linear"], "gamma": [0.5, 1]}, "easymkl"]
     lpmkl, easymkl = FusionConfig.model_validate({"methods": methods}).methods
     assert lpmkl.memory_bytes == 2 << 30
     assert easymkl.memory_bytes == EasyMklFusion().memory_bytes == 1 << 30

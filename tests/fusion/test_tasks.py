@@ -192,3 +192,19 @@ def test_a_row_of_nan_in_a_plain_array_is_absent() -> None:
     first = ConcatFusion(C=0.1).fit(values, TRAIN.labels)
     second = ConcatFusion(C=0.1).fit(TRAIN.views, TRAIN.labels)
     np.testing.assert_array_equal(first.predict_proba(TEST.views), second.predict_proba(TEST.views))
+
+
+def test_a_view_without_columns_is_refused() -> None:
+    with pytest.raises(FusionError, match=r"view b: has no columns, got the shape \(4, 0\)"):
+        ConcatFusion().fit({"a": np.eye(4), "b": np.zeros((4, 0))}, ["x", "y", "x", "y"])
+
+
+def test_lists_of_names_are_hidden_in_the_target_domain_too() -> None:
+    names = np.empty(len(TRAIN), dtype=object)
+    names[:] = [["zebra"] if row[0] else ["ant"] for row in labels_of(TRAIN)]
+    domain = np.where(np.arange(len(TRAIN)) % 2, "source", "target")
+    hidden = np.where(domain == "source", names, None)
+    model, same = ConcatFusion(C=0.1, task="multilabel"), ConcatFusion(C=0.1, task="multilabel")
+    model.fit(TRAIN.views, names, domain=domain)
+    same.fit(TRAIN.views, hidden)
+    np.testing.assert_array_equal(model.predict_proba(TEST.views), same.predict_proba(TEST.views))

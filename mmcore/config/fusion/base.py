@@ -65,10 +65,13 @@ class FusionMethod(Settings):
 
     @property
     def apart(self) -> str:
-        """What tells it from the same method with other settings: the words among those that were given."""
-        given = {name: value for name, value in self if name in self.model_fields_set}
-        words = [value for name, value in given.items() if isinstance(value, str) and name != "method"]
-        return "-".join([*words, "+".join(given.get("modalities") or ())]).strip("-")
+        """What tells it from the same method as it is by default: the words among its settings, and its modalities."""
+        words = [
+            value
+            for name, value in self
+            if isinstance(value, str) and value != type(self).model_fields[name].get_default()
+        ]
+        return "-".join([*words, "+".join(self.modalities or ())]).strip("-")
 
     def arguments(self) -> dict[str, Any]:
         """What the constructor is given."""

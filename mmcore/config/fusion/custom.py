@@ -31,6 +31,10 @@ class CustomFusionSettings(FusionMethod):
     """Arguments of the class. A grid holds values of these."""
 
     @property
+    def apart(self) -> str:
+        return ""
+
+    @property
     def name(self) -> str:
         """The class's own."""
         return self.class_.partition(":")[2]

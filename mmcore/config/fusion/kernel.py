@@ -2,9 +2,9 @@
 
 from __future__ import annotations
 
-from typing import Annotated, ClassVar, Literal
+from typing import Annotated, ClassVar, Literal, Self
 
-from pydantic import Field
+from pydantic import Field, model_validator
 
 from mmcore.config.fusion.base import FusionMethod, MemoryBytes
 
@@ -29,6 +29,12 @@ class KernelMethod(FusionMethod):
     """Memory for Gram matrices, as `1GiB`; where they would take more, Nyström features approximate them."""
     landmarks: int = Field(500, ge=1)
     """At most so many training rows per view carry Nyström features."""
+
+    @model_validator(mode="after")
+    def _not_negative(self) -> Self:
+        if "chi2" in self.kernels and self.scaling == "standard":
+            raise ValueError("chi2 needs values that are not negative: set `scaling: none` (or l2)")
+        return self
 
 
 class AverageKernelSettings(KernelMethod):

@@ -2,9 +2,9 @@
 
 from __future__ import annotations
 
-from typing import ClassVar, Literal
+from typing import ClassVar, Literal, Self
 
-from pydantic import Field
+from pydantic import Field, model_validator
 
 from mmcore.config.fusion.base import Headed, MemoryBytes
 
@@ -75,3 +75,9 @@ class KccaSettings(Subspace):
     """What the exact solution may take, as `1GiB`; where it needs more, it is approximated from landmarks (Nyström)."""
     landmarks: int = Field(500, ge=1)
     """At most this many training rows stand for all in the approximation."""
+
+    @model_validator(mode="after")
+    def _not_negative(self) -> Self:
+        if self.kernel == "chi2" and self.scaling == "standard":
+            raise ValueError("chi2 needs values that are not negative: set `scaling: none` (or l2)")
+        return self
