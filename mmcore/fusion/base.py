@@ -93,7 +93,8 @@ class FusionModel(BaseEstimator, ABC):  # type: ignore[misc]
 
         `validation` (views, labels) stops training, chooses strengths of penalties and calibrates; it is never learned
         from otherwise. `domain` (n,) says "source" or "target" of each row: labels of target rows are not looked at.
-        Training rows in which nothing is present only count for `prior_`.
+        Training rows in which nothing is present only count for `prior_`, rows that weigh nothing for nothing but the
+        names of classes.
         """
         if self.task not in self.tasks:
             raise FusionError(f"{type(self).__name__} learns {', '.join(sorted(self.tasks))}, not {self.task}")
@@ -110,9 +111,9 @@ class FusionModel(BaseEstimator, ABC):  # type: ignore[misc]
         if never := [name for name, view in used.items() if not weights[view.present].any()]:
             raise FusionError(f"view {never[0]}: present in no training row; leave it out")
         self.scaler_ = Scaler(self.scaling).fit(used, weights, in_parts=self.streams)
-        kept = any_present(used) & (labelled | self.uses_unlabelled)
+        kept = any_present(used) & (labelled | self.uses_unlabelled) & (weights > 0)
         if not (kept & labelled).any():
-            raise FusionError("y: every labelled row lacks all views")
+            raise FusionError("y: every labelled row that weighs anything lacks all views")
         train = Rows(self.scaler_.transform(used), targets, weights, labelled)[kept]
         self.curves_: dict[str, Json] = {}
         if self.handles_missing != "native":

@@ -46,8 +46,8 @@ class Pool:
     2002); both are sharpened by one number β, calibrated on validation rows. Weights are equal, or with `learned` those
     that, with their own β, have the lowest log loss on rows that the classifiers did not learn from. Of numbers all
     take weighted means: `mean` of equal weights, `product` by the inverse of each modality's mean squared error on such
-    rows (where the product of Gaussian densities is highest), `learned` of the lowest squared error (Breiman 1996,
-    "Stacked regressions").
+    rows (where the product of Gaussian densities is highest; one that no such row has gets the others' mean error),
+    `learned` of the lowest squared error (Breiman 1996, "Stacked regressions").
     """
 
     def __init__(self, target: Target, combine: Combine, modalities: int) -> None:
@@ -108,7 +108,11 @@ class Pool:
     def _by_error(self, unseen: Scores) -> Array:
         squares = (unseen.outputs[:, :, 0] - unseen.targets[:, None]) ** 2
         counted = unseen.present * unseen.weights[:, None]
-        errors = (squares * counted).sum(axis=0) / np.maximum(counted.sum(axis=0), SMALLEST)
+        total = counted.sum(axis=0)
+        errors = (squares * counted).sum(axis=0) / np.where(total > 0, total, 1.0)
+        # Of one that none of these rows has nothing is known: it is taken to be as good as the others.
+        if (total > 0).any():
+            errors[total <= 0] = errors[total > 0].mean()
         inverse = 1.0 / np.maximum(errors, SMALLEST * self.target.spread**2)
         return np.asarray(inverse / inverse.sum())
 

@@ -38,7 +38,9 @@ class HeadedFusion(FusionModel):
         self, X: Array, targets: Array, weights: Array, held: tuple[Array, Array] | None, run: FitRun
     ) -> None:
         """Fit the head on mapped rows (n, k); `held` are those of validation, and their targets."""
-        head = make_head(self.head, self.target_, C=self.C, random_state=self.random_state, threads=run.threads)
+        # Of no columns, as constant views give, the linear head's intercepts learn the prior.
+        kind = self.head if X.shape[1] else "linear"
+        head = make_head(kind, self.target_, C=self.C, random_state=self.random_state, threads=run.threads)
         self.head_ = head.fit(X, targets, weights, held)
         self.curves_ = {**self.curves_, "head": self.head_.tried}
 
@@ -51,7 +53,8 @@ class HeadedFusion(FusionModel):
 
     def _restore(self, arrays: Mapping[str, Array], facts: Mapping[str, Json]) -> None:
         self._map_restore(arrays, facts)
-        self.head_ = restored_head(self.head, self.target_, arrays, "head")
+        kind: HeadKind = "linear" if "head.weights" in arrays else self.head
+        self.head_ = restored_head(kind, self.target_, arrays, "head")
 
     @abstractmethod
     def _learn(self, train: Rows, validation: Rows | None, run: FitRun) -> None:

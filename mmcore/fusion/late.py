@@ -5,8 +5,9 @@ from __future__ import annotations
 from collections.abc import Mapping, Sequence
 
 import numpy as np
+import numpy.typing as npt
 
-from mmcore.fusion.base import Columns, FitRun, Rows, SharedSpace
+from mmcore.fusion.base import AnyViews, Columns, FitRun, Rows, SharedSpace, any_present
 from mmcore.fusion.combining import Combine, Scores, make_combiner
 from mmcore.fusion.data import Array, Views
 from mmcore.fusion.heads import Head, HeadKind, Strength, holds_training_rows, make_head, restored_head
@@ -22,7 +23,8 @@ class LateFusion(SharedSpace):
     `product`, `mean` and `learned` are pools of the present modalities' opinions (see `combining.Pool`), `stacking` is
     a classifier on top of them (`combining.Stack`). The pools' outputs are sharpened by one number β, calibrated on
     validation rows (1 without). `product`: softmax(β Σ_{m∈P} log p(y | x_m)), more certain where more modalities agree.
-    With one modality a pool is that modality's own classifier.
+    With one modality a pool is that modality's own classifier. A modality that no labelled row has is left out: it says
+    nothing, and a row with nothing else gets the prior.
 
     Weights are learned from validation rows, or without them from training rows out of fold; the classifier on top
     always from the latter: each modality's rows are scored by classifiers of at most 5 folds that did not learn from
@@ -61,11 +63,17 @@ class LateFusion(SharedSpace):
         """Whether the heads are ones that keep rows."""
         return holds_training_rows(self.head)
 
+    def unknown(self, X: AnyViews | npt.ArrayLike) -> Array:
+        return ~any_present(self._heard(self._prepared(X)))
+
     def _fit(self, train: Rows, validation: Rows | None, run: FitRun) -> None:
-        self.heads_ = {name: self._learned(name, train, validation, run, self.C) for name in train.views}
+        taught = [name for name, view in train.views.items() if view.present.any()]
+        self.heads_ = {name: self._learned(name, train, validation, run, self.C) for name in taught}
         self.curves_ = {name: head.tried for name, head in self.heads_.items()}
         self.combiner_ = make_combiner(self.combine, self.target_, len(self.heads_), self.random_state)
         held = None if validation is None else self._scores(validation)
+        # Rows of which only modalities that are left out are present tell nothing.
+        held = held if held is not None and len(held) else None
         unseen = None
         if self.combiner_.learns:
             by_validation = held is not None and self.combine != "stacking"
@@ -89,7 +97,8 @@ class LateFusion(SharedSpace):
     def _out_of_fold(self, train: Rows, validation: Rows | None, run: FitRun) -> Scores:
         """Scores of training rows by heads that did not learn from them (by those that did where rows are too few)."""
         scores = self._scores(train)
-        for number, (name, view) in enumerate(train.views.items()):
+        for number, name in enumerate(self.heads_):
+            view = train.views[name]
             there = np.flatnonzero(view.present)
             for fit, held in folds(self.target_, train.targets[there], self.random_state):
                 head = self._learned(name, train[there[fit]], validation, run, self.heads_[name].tried["C"])
@@ -97,36 +106,57 @@ class LateFusion(SharedSpace):
         return scores
 
     def _scores(self, rows: Rows) -> Scores:
+        """Those of the rows that have a modality with a head."""
+        rows = rows[any_present(self._heard(rows.views))]
         return Scores(*self._all_said(rows.views), rows.targets, rows.weights)
+
+    def _heard(self, views: Views) -> Views:
+        """The modalities that have a head."""
+        return views.only(list(self.heads_))
 
     def _all_said(self, views: Views) -> tuple[Array, Array]:
         """Finished outputs (n, M, k) of each modality's head, and which are present (n, M)."""
-        said = np.stack([self._said(self.heads_[name], view.values) for name, view in views.items()], axis=1)
-        return said, np.stack([view.present for _, view in views.items()], axis=1)
+        said = np.stack([self._said(head, views[name].values) for name, head in self.heads_.items()], axis=1)
+        return said, np.stack([views[name].present for name in self.heads_], axis=1)
 
     def _said(self, head: Head, values: Array) -> Array:
-        outputs = self.target_.finished(head.outputs(values))
+        return self._column(head.outputs(values))
+
+    def _column(self, outputs: Array) -> Array:
+        """Finished outputs (n, k) of outputs."""
+        outputs = self.target_.finished(outputs)
         return outputs[:, None] if self.task == "regression" else outputs
 
     def _project(self, name: str, values: Array) -> Array:
+        if name not in self.heads_:
+            return self._unheard(len(values))
         return self.combiner_.points(self._said(self.heads_[name], values))
+
+    def _unheard(self, rows: int) -> Array:
+        """The point of rows of which nothing is known, (n, k)."""
+        return self.combiner_.points(self._column(self.target_.constant(rows)))
 
     def _fused(self, views: Views) -> Array:
         said, present = self._all_said(views)
-        return self.combiner_.fused(self.combiner_.points(said), present)
+        fused = self.combiner_.fused(self.combiner_.points(said), present)
+        unheard = ~present.any(axis=1)
+        fused[unheard] = self._unheard(int(unheard.sum()))
+        return fused
 
     def _outputs(self, views: Views) -> Array:
-        return self.combiner_.outputs(*self._all_said(views))
+        said, present = self._all_said(views)
+        outputs = self.combiner_.outputs(said, present)
+        unheard = ~present.any(axis=1)
+        outputs[unheard] = self.target_.constant(int(unheard.sum()))
+        return outputs
 
     def _state(self) -> tuple[dict[str, Array], dict[str, Json]]:
         arrays, facts = self.combiner_.state()
         for name, head in self.heads_.items():
             arrays |= head.arrays(f"head.{name}")
-        return arrays, facts
+        return arrays, {**facts, "heard": list(self.heads_)}
 
     def _restore(self, arrays: Mapping[str, Array], facts: Mapping[str, Json]) -> None:
-        self.heads_ = {
-            name: restored_head(self.head, self.target_, arrays, f"head.{name}") for name in self.modalities_
-        }
+        self.heads_ = {name: restored_head(self.head, self.target_, arrays, f"head.{name}") for name in facts["heard"]}
         self.combiner_ = make_combiner(self.combine, self.target_, len(self.heads_), self.random_state)
         self.combiner_.restore(arrays, facts)

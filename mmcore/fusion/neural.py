@@ -93,6 +93,7 @@ class NeuralFusionModel(SharedSpace):
         targets = _targets(self.target_, learned.targets, run.device)
         weights = torch.as_tensor(learned.weights / learned.weights.mean(), dtype=torch.float32, device=run.device)
         held_targets = _targets(self.target_, stopping.targets, run.device)
+        held_weights = torch.as_tensor(stopping.weights, dtype=torch.float64, device=run.device)
 
         def loss(network: FusionNetwork, batch: Batch) -> Tensor:
             at = torch.as_tensor(batch.rows, device=run.device)
@@ -107,7 +108,8 @@ class NeuralFusionModel(SharedSpace):
                 network.head(_fuse(network, *held.at(np.arange(start, min(start + BATCH, len(stopping))))))
                 for start in range(0, len(stopping), BATCH)
             ]
-            return float(losses(self.target_.task, torch.cat(outputs).double(), held_targets).mean())
+            each = losses(self.target_.task, torch.cat(outputs).double(), held_targets)
+            return float((each * held_weights).sum() / held_weights.sum())
 
         learned_present = present_of(learned.views)
         network = self._built()

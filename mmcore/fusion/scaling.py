@@ -83,21 +83,23 @@ class Scaler:
 
 
 def _moments_in_parts(view: View, weights: Array) -> tuple[Array, Array]:
-    weights = np.where(view.present, weights, 0.0) / weights[view.present].sum()
+    counted = view.present & (weights > 0)
+    weights = np.where(counted, weights, 0.0) / weights[counted].sum()
     sums, squares, largest = (np.zeros(view.shape) for _ in range(3))
     for part, values in parts_of(view.values):
-        rows = values[view.present[part]].astype(np.float64)
-        sums += weights[part][view.present[part]] @ rows
+        rows = values[counted[part]].astype(np.float64)
+        sums += weights[part][counted[part]] @ rows
         largest = np.maximum(largest, np.abs(rows).max(axis=0, initial=0.0))
     for part, values in parts_of(view.values):
-        rows = values[view.present[part]].astype(np.float64)
-        squares += weights[part][view.present[part]] @ (rows - sums) ** 2
+        rows = values[counted[part]].astype(np.float64)
+        squares += weights[part][counted[part]] @ (rows - sums) ** 2
     return sums, _deviation(squares, largest)
 
 
 def _moments(view: View, weights: Array) -> tuple[Array, Array]:
-    rows = view.values[view.present].astype(np.float64)
-    weights = weights[view.present] / weights[view.present].sum()
+    counted = view.present & (weights > 0)
+    rows = view.values[counted].astype(np.float64)
+    weights = weights[counted] / weights[counted].sum()
     mean = weights @ rows
     return mean, _deviation(weights @ (rows - mean) ** 2, np.abs(rows).max(axis=0))
 

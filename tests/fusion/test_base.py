@@ -17,9 +17,12 @@ from sklearn.utils.validation import NotFittedError
 
 from mmcore.errors import FusionError
 from mmcore.fusion.base import FusionModel
+from mmcore.fusion.cca import CcaFusion
 from mmcore.fusion.concat import ConcatFusion
 from mmcore.fusion.data import View, Views
 from mmcore.fusion.late import LateFusion
+from mmcore.fusion.multiplicative import MultiplicativeFusion
+from mmcore.fusion.weighted import WeightedFusion
 from tests.fusion.conftest import METHODS, made
 
 TRAIN, VAL, TEST = made(150, 0, 0.3), made(90, 1, 0.3), made(90, 2)
@@ -156,6 +159,31 @@ def test_a_weight_of_two_is_a_row_given_twice() -> None:
         repeated = METHODS[name]().fit(twice.views, twice.labels)
         np.testing.assert_allclose(
             weighted.predict_proba(VAL.views), repeated.predict_proba(VAL.views), atol=2e-4, err_msg=name
+        )
+
+
+@pytest.mark.parametrize("settings", [{}, {"task": "regression"}])
+def test_rows_that_weigh_nothing_count_for_nothing(settings) -> None:
+    rows = made(60, 0, 0.2)
+    random = np.random.default_rng(0)
+    weights = random.permutation(np.r_[np.zeros(20), np.ones(20), np.full(20, 2.0)])
+    y = rows.labels if not settings else np.where(rows.labels == "a", 5.0, 1.0) + random.normal(size=60)
+    scrambled = y.copy()
+    scrambled[weights == 0] = random.permutation(y[weights == 0])
+    kept = np.flatnonzero(weights)
+    for model in (
+        ConcatFusion(**settings),
+        ConcatFusion(impute="mean", **settings),
+        *(ConcatFusion(head=head, C=1.0, **settings) for head in ("kernel", "tree", "network")),
+        *(LateFusion(combine=combine, **settings) for combine in ("product", "learned", "stacking")),
+        CcaFusion(n_components=3, **settings),
+        MultiplicativeFusion(dim=3, **settings),
+        WeightedFusion(dim=4, epochs=5, batch_size=16, **settings),
+    ):
+        every = clone(model).fit(rows.views, scrambled, sample_weight=weights)
+        fewer = clone(model).fit(rows.views[kept], y[kept], sample_weight=weights[kept])
+        np.testing.assert_allclose(
+            every._finished(VAL.views), fewer._finished(VAL.views), rtol=1e-6, atol=1e-6, err_msg=str(model)
         )
 
 

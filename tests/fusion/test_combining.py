@@ -78,6 +78,17 @@ def test_the_product_of_gaussians_weighs_by_precision() -> None:
         np.testing.assert_allclose(model.outputs(scores.outputs, PRESENT)[row], expected)
 
 
+def test_numbers_of_a_modality_that_no_row_has_are_as_good_as_the_others_mean() -> None:
+    scores, present = numbers(), PRESENT.copy()
+    present[:, 2] = False
+    model = pool("regression", "product", NUMBERS)
+    model.fit(Scores(scores.outputs, present, NUMBERS, WEIGHTS), None)
+    squares = (scores.outputs[:, :, 0] - NUMBERS[:, None]) ** 2
+    errors = [np.average(squares[present[:, m], m], weights=WEIGHTS[present[:, m]]) for m in range(2)]
+    precise = 1 / np.array([*errors, np.mean(errors)])
+    np.testing.assert_allclose(model.weights, precise / precise.sum())
+
+
 @pytest.mark.parametrize(
     ("task", "y", "make"),
     [("classes", CODES, classes), ("multilabel", LABELS, labels), ("regression", NUMBERS, numbers)],

@@ -73,6 +73,40 @@ def test_combinations_of_each_head_learn_each_task(combine: str, head: str, tmp_
         assert model.contains_training_rows == (head == "kernel")
 
 
+@pytest.mark.parametrize("combine", ["product", "mean", "learned", "stacking"])
+@pytest.mark.parametrize("weighed", [True, False])
+@pytest.mark.parametrize("task", ["classes", "regression"])
+def test_a_modality_that_no_labelled_row_has_is_left_out(task: str, weighed: bool, combine: str, tmp_path) -> None:
+    numbers = {"a": 100.0, "b": 120.0, "c": 170.0}
+    y, y_val = (
+        rows.labels.astype(object) if task == "classes" else np.array([numbers[label] for label in rows.labels])
+        for rows in (TRAIN, VAL)
+    )
+    text = TRAIN.views["text"].present
+    unlabelled, weights = text, None
+    if weighed:
+        # One unlabelled row has it, else only rows that weigh nothing.
+        unlabelled = text & (np.cumsum(text) == 1)
+        weights = np.where(text & ~unlabelled, 0.0, 1.0)
+    y[unlabelled] = None if task == "classes" else np.nan
+    views = VAL.views
+    for validation in (None, (VAL.views, y_val)):
+        model = LateFusion(C=1.0, combine=combine, task=task)
+        model.fit(TRAIN.views, y, validation=validation, sample_weight=weights)
+        others = LateFusion(C=1.0, combine=combine, task=task, modalities=["image", "audio"])
+        others.fit(TRAIN.views, y, validation=validation, sample_weight=weights)
+        np.testing.assert_allclose(model._finished(views), others._finished(views))
+        alone = {"text": views["text"]}
+        assert model.unknown(alone).all()
+        np.testing.assert_allclose(model.fuse(alone), model.transform(alone)["text"])
+        there = views["text"].present
+        assert np.isfinite(model.fuse(alone)[there]).all()
+        model.save(tmp_path)
+        loaded = LateFusion.load(tmp_path)
+        np.testing.assert_array_equal(loaded.predict(views), model.predict(views))
+        np.testing.assert_array_equal(loaded.fuse(views), model.fuse(views))
+
+
 def test_the_mean_is_that_of_separate_classifiers_probabilities() -> None:
     model = LateFusion(C=0.5, combine="mean").fit(TRAIN.views, TRAIN.labels)
     points = np.stack(list(model.transform(VAL.views).values()))

@@ -84,6 +84,18 @@ def test_projections_are_made_narrower_where_there_would_be_too_many_products(mo
     assert model.curves_["products"] == model.fuse(VAL.views).shape[1] == 26
 
 
+@pytest.mark.parametrize("task", ["classes", "regression"])
+@pytest.mark.parametrize("head", ["linear", "kernel", "tree", "network"])
+def test_of_constant_views_alone_the_prior_is_predicted(head: str, task: str, tmp_path) -> None:
+    y = np.r_[np.zeros(30), np.ones(10)]
+    views = Views({name: View(np.ones((40, 3)), np.ones(40, bool)) for name in "ab"})
+    model = MultiplicativeFusion(head=head, task=task).fit(views, y)
+    expected = model.target_.finished(model.target_.constant(40))
+    np.testing.assert_allclose(model._finished(views), expected, atol=1e-4)
+    model.save(tmp_path)
+    np.testing.assert_array_equal(MultiplicativeFusion.load(tmp_path)._finished(views), model._finished(views))
+
+
 def test_a_constant_view_has_no_components_and_harms_nothing() -> None:
     X, y = exclusive(200, 0)
     views = Views({**{name: X[name] for name in X}, "flat": View(np.ones((200, 4)), np.ones(200, bool))})

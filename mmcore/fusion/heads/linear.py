@@ -41,6 +41,8 @@ class LinearHead:
 
     def fit(self, X: Array, targets: Array, weights: Array, validation: tuple[Array, Array] | None = None) -> Self:
         """Learn from rows (n, d) with encoded targets; `validation` is the same for other rows."""
+        counted = weights > 0
+        X, targets, weights = X[counted], targets[counted], weights[counted]
         if self.C == "auto" and validation is None:
             self.C, losses = self._cross_validated(X, targets, weights)
             self.tried = {"C": self.C, "log_loss": losses}
@@ -94,8 +96,8 @@ class LinearHead:
             start = None
             for C in C_GRID:
                 start = minimise(self.target, X[fit], targets[fit], weights[fit], C, start=start)
-                loss = self.target.loss(_linear(self.target, start, X[held]), targets[held])
-                losses[C] += loss * len(held) / len(targets)
+                loss = self.target.loss(_linear(self.target, start, X[held]), targets[held], weights[held])
+                losses[C] += loss * float(weights[held].sum() / weights.sum())
         return min(losses, key=lambda C: losses[C]), {f"{C:g}": loss for C, loss in losses.items()}
 
 

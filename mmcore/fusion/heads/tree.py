@@ -94,7 +94,7 @@ class TreeHead:
         if validation is not None:
             self.sharpness = calibrate(self.target, self.outputs(validation[0]), validation[1])
         elif stopping is not None:
-            self._take(self.C, every, None, rounds)
+            rounds = self._take(self.C, every, None, rounds)
         self.tried = {"C": self.C, "log_loss": losses, "rounds": rounds}
         return self
 
@@ -141,7 +141,9 @@ class TreeHead:
                 taken.append(0)
                 continue
             stop = None if stopping is None or held is None else (stopping[0], held[number])
-            text, count = self._grown(C, (X, column, weights), stop, rounds[number] if rounds else FEW_ROUNDS)
+            # A label that did not vary in the part that told the rounds has none.
+            count = (rounds[number] if rounds else 0) or FEW_ROUNDS
+            text, count = self._grown(C, (X, column, weights), stop, count)
             self.texts.append(text)
             taken.append(count)
         # Predicted from what is saved, so that a loaded model gives the same bits.

@@ -6,6 +6,7 @@ import numpy as np
 import pytest
 
 from mmcore.fusion.heads import make_head, restored_head
+from mmcore.fusion.heads.folds import folds
 from mmcore.fusion.targets import calibrate
 from tests.fusion.heads.rows import TASKS, rows, target_of
 
@@ -66,6 +67,32 @@ def test_rows_that_weigh_nothing_are_not_learned_from(kind, task) -> None:
     both.fit(np.r_[X, other], np.r_[y, wrong[::-1]], weights, held)
     alone = make_head(kind, target, C=1.0, random_state=0).fit(X, y, np.ones(300), held)
     np.testing.assert_allclose(both.outputs(held[0]), alone.outputs(held[0]), rtol=1e-3, atol=1e-3)
+
+
+@pytest.mark.parametrize("validation", [True, False])
+def test_rows_that_weigh_nothing_do_not_choose_the_strength_of_the_linear_head(task, validation) -> None:
+    X, y = rows(task, 60)
+    weights = np.random.default_rng(0).permutation(np.r_[np.zeros(20), np.ones(30), np.full(10, 3.0)])
+    kept, scrambled = weights > 0, y.copy()
+    scrambled[weights == 0] = y[weights == 0][::-1]
+    target, held = target_of(task, y), rows(task, 50, 1) if validation else None
+    every = make_head("linear", target, random_state=0).fit(X, scrambled, weights, held)
+    fewer = make_head("linear", target, random_state=0).fit(X[kept], y[kept], weights[kept], held)
+    assert every.tried == fewer.tried
+    np.testing.assert_array_equal(every.outputs(X), fewer.outputs(X))
+
+
+def test_the_linear_head_weighs_the_losses_that_choose_its_strength(task) -> None:
+    X, y = rows(task, 60)
+    weights = np.random.default_rng(0).permutation(np.r_[np.ones(50), np.full(10, 9.0)])
+    target = target_of(task, y)
+    head = make_head("linear", target, random_state=0).fit(X, y, weights)
+    for C, tried in head.tried["log_loss"].items():
+        total = 0.0
+        for fit, held in folds(target, y, 0):
+            part = make_head("linear", target, C=float(C)).fit(X[fit], y[fit], weights[fit])
+            total += sum(weights[i] * target.loss(part.outputs(X[[i]]), y[[i]]) for i in held)
+        assert tried == pytest.approx(total / weights.sum(), rel=1e-3)
 
 
 def test_validation_chooses_the_strength(kind, task) -> None:

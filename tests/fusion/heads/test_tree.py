@@ -10,7 +10,8 @@ from scipy.special import expit, softmax
 from sklearn.ensemble import HistGradientBoostingClassifier
 
 from mmcore.errors import FusionError
-from mmcore.fusion.heads.tree import BINS, LEARNING_RATE, LEAVES, MAX_ROUNDS, PATIENCE, TreeHead
+from mmcore.fusion.heads.folds import held_out
+from mmcore.fusion.heads.tree import BINS, FEW_ROUNDS, LEARNING_RATE, LEAVES, MAX_ROUNDS, PATIENCE, TreeHead
 from tests.fusion.heads.rows import rows, target_of
 
 lightgbm = pytest.importorskip("lightgbm", reason="the extra `trees` is not installed")
@@ -72,6 +73,21 @@ def test_it_is_as_good_as_scikit_learns_boosting() -> None:
     other = HistGradientBoostingClassifier(random_state=0).fit(X, y)
     right = (head.outputs(test[0]).argmax(axis=1) == test[1]).mean()
     assert right > (other.predict(test[0]) == test[1]).mean() - 0.02
+
+
+def test_a_label_that_varies_only_in_the_part_to_stop_by_is_learned() -> None:
+    X, y = rows("multilabel", 200)
+    held = held_out(target_of("multilabel", y), y, 0)
+    y[:, 1] = 0.0
+    y[np.flatnonzero(held)[:6], 1] = 1.0
+    target = target_of("multilabel", y)
+    head = TreeHead(target, random_state=0).fit(X, y, np.ones(200))
+    assert head.tried["rounds"][1] == FEW_ROUNDS
+    # The rounds where no row can be spared to tell them, from all rows.
+    several = TreeHead(target, C=head.tried["C"], random_state=0)
+    text, _ = several._grown(head.tried["C"], (X, y[:, 1], np.ones(200)), None, FEW_ROUNDS)
+    assert head.texts[1] == text
+    assert target.loss(head.outputs(X), y) < target.loss(target.constant(200), y)
 
 
 def test_the_number_of_threads_does_not_decide_the_trees() -> None:
