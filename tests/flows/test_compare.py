@@ -33,7 +33,7 @@ METHODS = [
 ]
 SETTINGS = [*SMALL, f"fusion.methods=[{', '.join(METHODS)}]", "fusion.metric=accuracy", "compute.dask.workers=2"]
 SEEDS = 3
-CLOSED = 1 + 4 + 1 + 3 + 3
+CLOSED = 3 + 4 + 1 + 3 + 3
 """Fits that no seed changes: concat, four settings of cca, late, each modality, each floor."""
 FITS = CLOSED + SEEDS
 SCORED = FITS - 3

@@ -54,7 +54,7 @@ def objects(output: Path) -> dict[str, str]:
     return {
         str(file.relative_to(output)): hashlib.sha256(file.read_bytes()).hexdigest()
         for file in output.rglob("*")
-        if file.is_file() and file.relative_to(output).parts[0] not in ("runs", "tmp")
+        if file.is_file() and file.relative_to(output).parts[0] not in ("runs", "tmp") and file.name != "costs.json"
     }
 
 

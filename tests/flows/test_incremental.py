@@ -147,11 +147,12 @@ class Bench:
     def _files(self) -> dict[str, tuple[str, int, int]]:
         """Per file below the root its hash, and what tells one writing of equal bytes from another.
 
-        Without what describes whole data sets: plans do not name it, for it is made anew with each.
+        Without what describes whole data sets: plans do not name it, for it is made anew with each. Nor costs, which
+        are measured and lie beside what is named.
         """
         found = {}
         for file in (self.folder / "output").rglob("*"):
-            if file.is_file() and "quality" not in file.parts:
+            if file.is_file() and "quality" not in file.parts and file.name != "costs.json":
                 state = file.stat()
                 content = hashlib.sha256(file.read_bytes()).hexdigest()
                 found[str(file.relative_to(self.folder / "output"))] = (content, state.st_ino, state.st_mtime_ns)

@@ -70,9 +70,11 @@ def far(one: torch.nn.Module, other: torch.nn.Module) -> float:
 @pytest.mark.parametrize(("processes", "n"), [(2, 101), (3, 50)])
 def test_several_processes_learn_what_one_does(processes: int, n: int) -> None:
     """Of batches that do not divide evenly."""
+    before = psutil.Process().children()
     one, alone = trained(replace(TWO, processes=1), n)
     several, together = trained(replace(TWO, processes=processes), n)
-    assert not psutil.Process().children()
+    # Those that other tests started may live on.
+    assert set(psutil.Process().children()) <= set(before)
     assert far(one, several) < 1e-5
     np.testing.assert_allclose(together.train_loss, alone.train_loss, atol=1e-5)
     np.testing.assert_allclose(together.val_loss, alone.val_loss, atol=1e-5)
@@ -147,9 +149,10 @@ def wrong(value: torch.Tensor) -> torch.Tensor:
     ],
 )
 def test_another_process_that_fails_ends_the_training(how: Callable[..., torch.Tensor], said: str) -> None:
+    before = psutil.Process().children()
     with pytest.raises(StageError, match=said):
         train(torch.nn.Linear(12, 1), 101, failing(how), lambda _: 1.0, TWO)
-    assert not psutil.Process().children()
+    assert set(psutil.Process().children()) <= set(before)
     assert not torch.distributed.is_initialized()
 
 
