@@ -21,7 +21,7 @@ from mmcore.fusion import data, fit, planned
 from mmcore.fusion.base import FusionModel
 from mmcore.fusion.concat import ConcatFusion
 from mmcore.fusion.data import load_views
-from mmcore.fusion.fit import choose_best, fit_models, foresee_models, read_receipt, standing
+from mmcore.fusion.fit import choose_best, fit_models, foresee_models, foreseen_standing, read_receipt, standing
 from mmcore.fusion.from_moments import MomentsFusion
 from mmcore.fusion.late import LateFusion
 from mmcore.fusion.planned import plan_models
@@ -149,6 +149,39 @@ def test_a_method_that_the_data_do_not_suit_is_left_out(bench: Bench) -> None:
     assert next(model.setting for model in standing(bench.fit(bench.config([grid])), "log_loss")) == "kernels=rbf"
     with pytest.raises(StageError, match="no method can learn these data: average-kernel: the chi2 kernel"):
         bench.fit(bench.config([chi2]))
+
+
+def test_what_the_data_do_not_suit_is_not_tried_again(bench: Bench) -> None:
+    chi2 = {"method": "average-kernel", "kernels": "chi2", "scaling": "standard", "grid": {"kernels": ["chi2", "rbf"]}}
+    refused = {"method": "lpmkl", "kernels": "chi2", "scaling": "standard"}
+    config = bench.config([chi2, refused, "concat"])
+    models = bench.fit(config)
+    receipt = read_receipt(bench.store, models[0].digest)
+    assert receipt["failed"] == models[0].failed
+    assert receipt["files"] == []
+    assert list(bench.store.listing(f"models/{models[0].digest}")) == ["receipt.json"]
+    steps = bench.foresee(config)
+    assert {step.action for step in steps} == {"reuse"}
+    assert steps[0].reason.startswith("left out: the chi2 kernel needs values that are not negative")
+    found = foresee_models(config, bench.dataset.shards, [(encoder, []) for encoder in bench.encoders], bench.store)
+    scored = [entry and entry.title for entry, _ in foreseen_standing(config, found)]
+    assert scored == [model.title for model in standing(models, "log_loss")]
+    assert scored[:2] == ["average-kernel[kernels=rbf]", "concat"]
+    progress = _Counted()
+    assert bench.fit(config, progress) == models
+    assert (progress.total, progress.reused, progress.done) == (len(models), len(models), 0)
+    bench.store.publish_json("encoders/audio-encoder/receipt.json", {"weights": "second"})
+    assert bench.foresee(config)[0].reason == "the encoder of audio was trained anew with other weights"
+
+
+def test_a_refusal_takes_the_place_of_what_was_trained_from_other_vectors(bench: Bench) -> None:
+    config = bench.config([{"method": "average-kernel", "kernels": "rbf", "memory_bytes": 100}, "concat"])
+    first = bench.fit(config)[0]
+    assert first.failed.startswith("memory_bytes: 100 is too little")
+    bench.store.publish_bytes(f"models/{first.digest}/model.safetensors", b"of an earlier training")
+    bench.store.publish_json("encoders/audio-encoder/receipt.json", {"weights": "second"})
+    assert bench.fit(config)[0] == first
+    assert list(bench.store.listing(f"models/{first.digest}")) == ["receipt.json"]
 
 
 def test_late_fusion_with_other_settings_does_not_replace_the_baseline(bench: Bench) -> None:
