@@ -7,7 +7,6 @@ from dataclasses import dataclass, replace
 from typing import TYPE_CHECKING, TypeVar
 
 from mmcore.errors import DamagedError, FusionError, StageError
-from mmcore.fusion.planned import HEAD_ROWS
 from mmcore.parallel import Died, Pool
 from mmcore.progress import Progress, Silent
 from mmcore.records import DataFile, Dataset, EncoderEntry, Json, digest
@@ -21,6 +20,10 @@ if TYPE_CHECKING:
 FOLDER = "moments"
 VERSION = 1
 """Of what stands in a group's file; raise it where the same rows give other bytes."""
+SAMPLE_VERSION = 2
+"""Of which rows a head learns from and what they weigh; raise it where either changes."""
+HEAD_ROWS = 200_000
+"""Rows of a split that a head sees at most where the features do not fit in memory."""
 GROUP_ROWS = 65_536
 """Rows of one group on the mean, at least."""
 ROWS_PER_COLUMN = 8

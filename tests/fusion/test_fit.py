@@ -26,6 +26,7 @@ from mmcore.fusion.from_moments import MomentsFusion
 from mmcore.fusion.late import LateFusion
 from mmcore.fusion.planned import plan_models
 from mmcore.fusion.scores import validation_scores
+from mmcore.fusion.streamed import SAMPLE_VERSION, VERSION
 from mmcore.parallel import serial_pool
 from mmcore.progress import Silent
 from mmcore.records import Dataset, EncoderEntry, ModelEntry, Step
@@ -471,7 +472,7 @@ def test_foreseeing_imports_neither_torch_nor_scikit_learn() -> None:
 # Out of core
 
 
-def test_features_beyond_the_memory_are_learned_out_of_core(bench: Bench) -> None:
+def test_features_beyond_the_memory_are_learned_out_of_core(bench: Bench, monkeypatch: pytest.MonkeyPatch) -> None:
     few = bench.config(["concat", "cca", "shared-factor"], memory_bytes=1000)
     many = bench.config(["concat", "cca", "shared-factor"])
     streamed, whole = (bench.fit(config)[:3] for config in (few, many))
@@ -481,13 +482,17 @@ def test_features_beyond_the_memory_are_learned_out_of_core(bench: Bench) -> Non
     for one, other in zip(streamed[1:], whole[1:], strict=True):
         recipe = read_receipt(bench.store, one.digest)["recipe"]
         # 1,000 bytes hold 9 columns of 4 bytes so many times, of train and val, and once more.
-        assert recipe["streamed"] == {"rows": 1000 // (16 * 9)}
+        assert recipe["streamed"] == {"rows": 1000 // (16 * 9), "moments": VERSION, "sample": SAMPLE_VERSION}
         assert "streamed" not in read_receipt(bench.store, other.digest)["recipe"]
         models = [FusionModel.load(bench.store.url(f"models/{entry.digest}")) for entry in (one, other)]
         np.testing.assert_allclose(models[0].fuse(views), models[1].fuse(views), atol=1e-6)
     assert set(bench.actions(few).values()) == {"reuse"}
     reasons = {step.name: step.reason for step in bench.foresee(bench.config(["cca"], memory_bytes=2000))}
     assert reasons["cca"] == "the memory for features changed"
+    monkeypatch.setattr(planned, "MOMENTS_VERSION", VERSION + 1)
+    steps = {step.name: step for step in bench.foresee(few)}
+    assert (steps["cca"].action, steps["cca"].reason) == ("compute", "its code changed")
+    assert steps["concat"].action == "reuse"
 
 
 def test_the_settings_say_which_methods_can_learn_out_of_core(bench: Bench) -> None:
