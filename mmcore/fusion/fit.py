@@ -14,7 +14,7 @@ from typing import Any
 from mmcore.config.fusion import NeuralFusion
 from mmcore.config.metrics import LOWER_IS_BETTER
 from mmcore.config.run import RunConfig
-from mmcore.errors import DamagedError, FusionError, StageError
+from mmcore.errors import DamagedError, DataError, FusionError, Problem, StageError
 from mmcore.fusion.planned import (
     LEARNED_FROM,
     ModelPlan,
@@ -248,7 +248,8 @@ def fit_model(job: FitJob) -> Json | None:
 
     Of a method that these data do not suit the receipt says why, as `failed`, and names no files.
 
-    Raises StageError where another run trained one of its encoders anew meanwhile.
+    Raises DataError where no row of val has a label, and StageError where another run trained one of its encoders anew
+    meanwhile.
     """
     if job.start_by is not None and time.time() > job.start_by:
         return None
@@ -257,7 +258,7 @@ def fit_model(job: FitJob) -> Json | None:
     from mmcore.fusion import costs
     from mmcore.fusion.base import FitRun
     from mmcore.fusion.data import load_views
-    from mmcore.fusion.sampled import sample_rows
+    from mmcore.fusion.sampled import labelled, sample_rows
     from mmcore.fusion.saving import ARRAYS
     from mmcore.fusion.scores import validation_scores
 
@@ -290,13 +291,16 @@ def fit_model(job: FitJob) -> Json | None:
         if "streamed" in recipe:
             moments = read_moments(store, job.dataset, job.encoders, l2=model.scaling == "l2")
             sample = partial(sample_rows, rows=recipe["streamed"]["rows"], seed=model.random_state)
-            train, held = (sample(store, job.dataset, job.encoders, split) for split in LEARNED_FROM)
-            learn = partial(model.fit_from_moments, moments)
+            train, weights = sample(store, job.dataset, job.encoders, "train", every_class=True)
+            held, _ = sample(store, job.dataset, job.encoders, "val")
+            learn = partial(model.fit_from_moments, moments, sample_weight=weights)
         else:
             train, held = (
                 load_views(store, job.dataset, job.encoders, split, stored=job.stored) for split in LEARNED_FROM
             )
             learn = model.fit
+        if not labelled(held.labels).any():
+            raise DataError(Problem("val", "no row of it has a label.", "It scores every model: give its rows some."))
         refused = ""
         try:
             with meter.learning():

@@ -69,10 +69,10 @@ def fit_streamed(
     make_moments(store, dataset, encoders, pool, l2=model.scaling == "l2", progress=progress)
     moments = read_moments(store, dataset, encoders, l2=model.scaling == "l2")
     seed = model.random_state or 0
-    train = sample_rows(store, dataset, encoders, "train", rows=rows, seed=seed)
-    held = sample_rows(store, dataset, encoders, "val", rows=rows, seed=seed) if dataset.of("val") else None
+    train, weights = sample_rows(store, dataset, encoders, "train", rows=rows, seed=seed, every_class=True)
+    held = sample_rows(store, dataset, encoders, "val", rows=rows, seed=seed)[0] if dataset.of("val") else None
     (progress or Silent()).log(f"map from the moments of {moments.rows:,} rows, head from {len(train):,} of them")
-    return model.fit_from_moments(moments, train.views, train.labels, validation=held)
+    return model.fit_from_moments(moments, train.views, train.labels, validation=held, sample_weight=weights)
 
 
 def make_moments(

@@ -13,14 +13,14 @@ import pytest
 
 from mmcore.config import ConcatSettings, RunConfig
 from mmcore.config.fusion import OwnFusion
-from mmcore.errors import ConfigError, DamagedError, StageError
+from mmcore.errors import ConfigError, DamagedError, DataError, FusionError, StageError
 from mmcore.evaluation.scores import score_model
 from mmcore.features.opening import open_encoder
 from mmcore.features.store import Made, Table, write_view
-from mmcore.fusion import data, fit, planned
+from mmcore.fusion import data, fit, planned, sampled
 from mmcore.fusion.base import FusionModel
 from mmcore.fusion.concat import ConcatFusion
-from mmcore.fusion.data import load_views
+from mmcore.fusion.data import LabelledViews, load_views
 from mmcore.fusion.fit import choose_best, fit_models, foresee_models, foreseen_standing, read_receipt, standing
 from mmcore.fusion.from_moments import MomentsFusion
 from mmcore.fusion.late import LateFusion
@@ -183,6 +183,21 @@ def test_a_refusal_takes_the_place_of_what_was_trained_from_other_vectors(bench:
     bench.store.publish_json("encoders/audio-encoder/receipt.json", {"weights": "second"})
     assert bench.fit(config)[0] == first
     assert list(bench.store.listing(f"models/{first.digest}")) == ["receipt.json"]
+
+
+@pytest.mark.parametrize("memory_bytes", [1000, 1 << 30])
+def test_a_val_split_without_labels_is_named_before_anything_is_fitted(
+    bench: Bench, monkeypatch: pytest.MonkeyPatch, memory_bytes: int
+) -> None:
+    def without_val(store: Store, dataset: Dataset, encoders: Any, *splits: str, **named: Any) -> LabelledViews:
+        found = load_views(store, dataset, encoders, *splits, **named)
+        return replace(found, labels=np.full(len(found), None)) if splits == ("val",) else found
+
+    monkeypatch.setattr(data, "load_views", without_val)
+    monkeypatch.setattr(sampled, "load_views", without_val)
+    with pytest.raises((DataError, FusionError), match=r"val.* (has|have) a label|of val none has a label"):
+        bench.fit(bench.config(["cca"], memory_bytes=memory_bytes))
+    assert _bytes(bench.store) == {}
 
 
 def test_late_fusion_with_other_settings_does_not_replace_the_baseline(bench: Bench) -> None:
