@@ -14,7 +14,7 @@ from typing import Any
 from mmcore.config.fusion import NeuralFusion
 from mmcore.config.metrics import LOWER_IS_BETTER
 from mmcore.config.run import RunConfig
-from mmcore.errors import DamagedError, FusionError, StageError
+from mmcore.errors import DamagedError, DataError, FusionError, Problem, StageError
 from mmcore.fusion.planned import (
     LEARNED_FROM,
     ModelPlan,
@@ -199,11 +199,13 @@ def foreseen_standing(
 ) -> list[tuple[ModelEntry | None, Step]]:
     """Of what `foresee_models` found the models that will be scored: of a grid the setting that validation chose.
 
-    Where that is not known yet, the model stands under its own name with no entry.
+    Where that is not known yet, the model stands under its own name with no entry. What these data do not suit is left
+    out, as in `standing`.
     """
     grids: dict[str, list[tuple[ModelEntry | None, Step]]] = {}
-    for plan, one in zip(plan_models(config), found, strict=True):
-        grids.setdefault(plan.name, []).append(one)
+    for plan, (entry, step) in zip(plan_models(config), found, strict=True):
+        if entry is None or not entry.failed:
+            grids.setdefault(plan.name, []).append((entry, step))
     scored: list[tuple[ModelEntry | None, Step]] = []
     for name, some in grids.items():
         trained = {entry.digest: (entry, step) for entry, step in some if entry is not None and entry.val_scores}
@@ -244,9 +246,10 @@ def checkpoint_of(model: str) -> str:
 def fit_model(job: FitJob) -> Json | None:
     """Train one model, publish it, and return its receipt; None where it is too late to begin. Runs in a worker.
 
-    Of a method that these data do not suit it returns why, as `failed`, and publishes nothing.
+    Of a method that these data do not suit the receipt says why, as `failed`, and names no files.
 
-    Raises StageError where another run trained one of its encoders anew meanwhile.
+    Raises DataError where no row of val has a label, and StageError where another run trained one of its encoders anew
+    meanwhile.
     """
     if job.start_by is not None and time.time() > job.start_by:
         return None
@@ -255,7 +258,7 @@ def fit_model(job: FitJob) -> Json | None:
     from mmcore.fusion import costs
     from mmcore.fusion.base import FitRun
     from mmcore.fusion.data import load_views
-    from mmcore.fusion.sampled import sample_rows
+    from mmcore.fusion.sampled import labelled, sample_rows
     from mmcore.fusion.saving import ARRAYS
     from mmcore.fusion.scores import validation_scores
 
@@ -288,20 +291,24 @@ def fit_model(job: FitJob) -> Json | None:
         if "streamed" in recipe:
             moments = read_moments(store, job.dataset, job.encoders, l2=model.scaling == "l2")
             sample = partial(sample_rows, rows=recipe["streamed"]["rows"], seed=model.random_state)
-            train, held = (sample(store, job.dataset, job.encoders, split) for split in LEARNED_FROM)
-            learn = partial(model.fit_from_moments, moments)
+            train, weights = sample(store, job.dataset, job.encoders, "train", every_class=True)
+            held, _ = sample(store, job.dataset, job.encoders, "val")
+            learn = partial(model.fit_from_moments, moments, sample_weight=weights)
         else:
             train, held = (
                 load_views(store, job.dataset, job.encoders, split, stored=job.stored) for split in LEARNED_FROM
             )
             learn = model.fit
+        if not labelled(held.labels).any():
+            raise DataError(Problem("val", "no row of it has a label.", "It scores every model: give its rows some."))
+        refused = ""
         try:
             with meter.learning():
                 learn(train.views, train.labels, validation=held, run=run)
         except FusionError as error:
-            return {"failed": str(error)}
+            refused = str(error)
         measured = meter.stop() | {"resumed": resumed}
-        scores = validation_scores(model, held)
+        scores = {} if refused else validation_scores(model, held)
     if changed := [entry.modality for entry in job.encoders if encoder_state(store, entry) != states[entry.modality]]:
         if checkpoints is not None:
             # It learned from vectors that are no longer there.
@@ -312,6 +319,11 @@ def fit_model(job: FitJob) -> Json | None:
         )
     # A receipt never names files that are being replaced.
     store.remove(f"{job.folder}/receipt.json")
+    if refused:
+        store.remove(job.folder)
+        receipt = {"recipe": recipe, "failed": refused, "encoders": states, "files": []}
+        store.publish_json(f"{job.folder}/receipt.json", receipt)
+        return receipt
     with store.scratch() as folder:
         model.save(folder)
         parameters = costs.count_parameters(folder / ARRAYS)
@@ -346,7 +358,10 @@ def _job_title(job: FitJob) -> str:
 
 
 def _finished(store: Store, recipe: Json, encoders: Sequence[EncoderEntry]) -> tuple[Json | None, str]:
-    """The receipt of a model that is whole and rests on the encoders as they are; else None, and why if it is there."""
+    """The receipt of a model that is whole and rests on the encoders as they are; else None, and why if it is there.
+
+    A method that these data do not suit is finished too: the reason is why it is left out.
+    """
     try:
         receipt = read_receipt(store, digest(recipe))
     except FileNotFoundError:
@@ -359,7 +374,7 @@ def _finished(store: Store, recipe: Json, encoders: Sequence[EncoderEntry]) -> t
         state = encoder_state(store, entry)
         if state is not None and state != receipt["encoders"][entry.modality]:
             return None, f"the encoder of {entry.modality} was trained anew with other weights"
-    return receipt, ""
+    return receipt, f"left out: {receipt['failed']}" if "failed" in receipt else ""
 
 
 def _entry(plan: ModelPlan, recipe: Json, receipt: Json | None) -> ModelEntry:

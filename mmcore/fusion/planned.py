@@ -10,14 +10,14 @@ from typing import Any
 from mmcore.config.fusion import BASELINES, FusionMethod, LateSettings, NeuralFusion, Subspace, WeightedSettings
 from mmcore.config.run import RunConfig
 from mmcore.errors import ConfigError, Problem
+from mmcore.fusion.streamed import HEAD_ROWS, SAMPLE_VERSION
+from mmcore.fusion.streamed import VERSION as MOMENTS_VERSION
 from mmcore.records import EncoderEntry, Json, ModelEntry, ShardEntry, labels_change, titled
 from mmcore.training.device import device_of, processes_of
 
 LEARNED_FROM = ("train", "val")
 """The splits that a model sees: it learns from the first, and is stopped, tuned and calibrated by the second."""
 
-HEAD_ROWS = 200_000
-"""Rows of a split that a head sees at most where the features do not fit in memory."""
 NUMBER_BYTES = 4
 """Of one number of a feature as it is read."""
 
@@ -155,7 +155,7 @@ def model_recipe(
         if (precision := config.compute.training_precision) != "float32":
             recipe["precision"] = precision
     if rows := head_rows(plan, config, encoders, shards):
-        recipe["streamed"] = {"rows": rows}
+        recipe["streamed"] = {"rows": rows, "moments": MOMENTS_VERSION, "sample": SAMPLE_VERSION}
     # Told apart from the model of the same modality, with which it is not compared to say what changed.
     return {**recipe, "floor": True} if plan.floor else recipe
 
@@ -218,8 +218,11 @@ def _differences(new: Json, old: Json) -> list[str]:
         said.append(f"changed settings: {', '.join(settings)}")
     how = ("seed", "threads", "device", "processes", "precision")
     said += [f"{key} changed" for key in how if new.get(key) != old.get(key)]
-    if new.get("streamed") != old.get("streamed"):
+    streamed = [recipe.get("streamed") or {} for recipe in (new, old)]
+    if streamed[0].get("rows") != streamed[1].get("rows"):
         said.append("the memory for features changed")
+    elif streamed[0] != streamed[1] and "its code changed" not in said:
+        said.append("its code changed")
     if encoders := [
         name for name, part in new["features"].items() if part["encoder"] != old["features"][name]["encoder"]
     ]:

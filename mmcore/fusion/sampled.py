@@ -3,11 +3,12 @@
 from __future__ import annotations
 
 import hashlib
-from collections.abc import Iterator, Sequence
+from collections.abc import Iterator, Mapping, Sequence
 from dataclasses import replace
 
 import numpy as np
 
+from mmcore.errors import FusionError
 from mmcore.fusion.data import Array, LabelledViews, View, Views, load_views
 from mmcore.records import Dataset, EncoderEntry, ShardEntry
 from mmcore.storage import Store
@@ -15,7 +16,7 @@ from mmcore.storage import Store
 NUMBERS_AT_ONCE = 1 << 22
 """Numbers of features that are read into memory at a time, about."""
 ROWS_OF_CLASS = 30
-"""Rows of each class that a sample holds on the mean, at least, or all where there are fewer."""
+"""Rows of each class that a sample to learn from holds on the mean, at least, or all where there are fewer."""
 
 
 def in_batches(store: Store, dataset: Dataset, encoders: Sequence[EncoderEntry], split: str) -> Iterator[LabelledViews]:
@@ -34,24 +35,64 @@ def in_batches(store: Store, dataset: Dataset, encoders: Sequence[EncoderEntry],
 
 
 def sample_rows(
-    store: Store, dataset: Dataset, encoders: Sequence[EncoderEntry], split: str, *, rows: int, seed: int
-) -> LabelledViews:
-    """About `rows` labelled rows of a split in shard order, or all rows where there are no more.
+    store: Store,
+    dataset: Dataset,
+    encoders: Sequence[EncoderEntry],
+    split: str,
+    *,
+    rows: int,
+    seed: int,
+    every_class: bool = False,
+) -> tuple[LabelledViews, Array]:
+    """About `rows` labelled rows of a split in shard order, or all rows where there are no more; their weights (n,).
 
-    A row is taken where a hash of its key and `seed` is small, whatever other rows there are: each alike, but of a
-    class so rare that there would be fewer than `ROWS_OF_CLASS` more, so that every class is learned. Raises as
-    `load_views`.
+    A row is taken where a hash of its key and `seed` is small, whatever other rows there are: each alike, or with
+    `every_class` more of rare classes (see `class_shares`) and, at the end, the first row of each class of which chance
+    took none, so that every class is learned. A weight is one over the share of the row's class that is taken, in units
+    of `rows` over all: weighted, classes have their true shares, and the sample weighs about `rows`. Raises as
+    `load_views`, and FusionError where no labelled row is drawn.
     """
     total = sum(shard.samples for shard in dataset.of(split))
     if total <= rows:
-        return load_views(store, dataset, encoders, split)
-    counts = dataset.facts.get("splits", {}).get(split, {}).get("classes", {}) if dataset.task == "classes" else {}
-    of_class = {name: min(1.0, max(rows / total, ROWS_OF_CLASS / count)) for name, count in counts.items()}
-    taken = []
+        every = load_views(store, dataset, encoders, split)
+        return every, np.ones(len(every))
+    counted = every_class and dataset.task == "classes"
+    counts = dataset.facts.get("splits", {}).get(split, {}).get("classes", {}) if counted else {}
+    of_class = class_shares(counts, total, rows)
+    taken: list[LabelledViews] = []
+    weights: list[Array] = []
+    drawn: set[str] = set()
+    spare: dict[str, tuple[LabelledViews, Array]] = {}
     for found in in_batches(store, dataset, encoders, split):
         shares = np.array([of_class.get(str(label), rows / total) for label in found.labels])
-        taken.append(found[np.flatnonzero((key_shares(found.keys, seed) < shares) & _labelled(found.labels))])
-    return _joined(taken)
+        known = labelled(found.labels)
+        some = np.flatnonzero((key_shares(found.keys, seed) < shares) & known)
+        taken.append(found[some])
+        weights.append(rows / total / shares[some])
+        if of_class:
+            drawn.update(map(str, found.labels[some]))
+            for at in np.flatnonzero(known):
+                if (name := str(found.labels[at])) not in drawn and name not in spare:
+                    one = np.array([at])
+                    spare[name] = found[one], rows / total / shares[one]
+    for name, (row, weight) in spare.items():
+        if name not in drawn:
+            taken.append(row)
+            weights.append(weight)
+    if not any(map(len, taken)):
+        raise FusionError(f"of about {rows:,} rows drawn of {split} none has a label; raise fusion.memory_bytes")
+    return _joined(taken), np.concatenate(weights)
+
+
+def class_shares(counts: Mapping[str, int], total: int, rows: int) -> dict[str, float]:
+    """What share of each class's rows to take, given how many there are, so that about `rows` of `total` are taken.
+
+    `ROWS_OF_CLASS` of each class (fewer where those of all classes would be more than half of `rows`), and of what
+    `rows` leaves the same share of every class.
+    """
+    least = min(ROWS_OF_CLASS, rows / (2 * max(1, len(counts))))
+    rest = (rows - sum(min(least, count) for count in counts.values())) / total
+    return {name: min(1.0, rest + least / count) for name, count in counts.items() if count}
 
 
 def key_shares(keys: Sequence[str] | Array, seed: int) -> Array:
@@ -66,7 +107,7 @@ def width_of(encoders: Sequence[EncoderEntry]) -> int:
     return sum(entry.dim or 0 for entry in encoders)
 
 
-def _labelled(labels: Array) -> Array:
+def labelled(labels: Array) -> Array:
     """Which rows have a label (n,): None, or NaN, stands for none."""
     if labels.dtype == object:
         return np.array([label is not None for label in labels], bool)

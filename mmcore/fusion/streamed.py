@@ -7,7 +7,6 @@ from dataclasses import dataclass, replace
 from typing import TYPE_CHECKING, TypeVar
 
 from mmcore.errors import DamagedError, FusionError, StageError
-from mmcore.fusion.planned import HEAD_ROWS
 from mmcore.parallel import Died, Pool
 from mmcore.progress import Progress, Silent
 from mmcore.records import DataFile, Dataset, EncoderEntry, Json, digest
@@ -21,6 +20,10 @@ if TYPE_CHECKING:
 FOLDER = "moments"
 VERSION = 1
 """Of what stands in a group's file; raise it where the same rows give other bytes."""
+SAMPLE_VERSION = 2
+"""Of which rows a head learns from and what they weigh; raise it where either changes."""
+HEAD_ROWS = 200_000
+"""Rows of a split that a head sees at most where the features do not fit in memory."""
 GROUP_ROWS = 65_536
 """Rows of one group on the mean, at least."""
 ROWS_PER_COLUMN = 8
@@ -66,10 +69,10 @@ def fit_streamed(
     make_moments(store, dataset, encoders, pool, l2=model.scaling == "l2", progress=progress)
     moments = read_moments(store, dataset, encoders, l2=model.scaling == "l2")
     seed = model.random_state or 0
-    train = sample_rows(store, dataset, encoders, "train", rows=rows, seed=seed)
-    held = sample_rows(store, dataset, encoders, "val", rows=rows, seed=seed) if dataset.of("val") else None
+    train, weights = sample_rows(store, dataset, encoders, "train", rows=rows, seed=seed, every_class=True)
+    held = sample_rows(store, dataset, encoders, "val", rows=rows, seed=seed)[0] if dataset.of("val") else None
     (progress or Silent()).log(f"map from the moments of {moments.rows:,} rows, head from {len(train):,} of them")
-    return model.fit_from_moments(moments, train.views, train.labels, validation=held)
+    return model.fit_from_moments(moments, train.views, train.labels, validation=held, sample_weight=weights)
 
 
 def make_moments(

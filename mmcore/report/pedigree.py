@@ -103,6 +103,8 @@ def _trained(entry: Mapping[str, Any], note: str) -> Item:
     files = [(file["path"], f"sha256 {file['sha256']}") for file in (entry["receipt"] or {}).get("files") or ()]
     facts = [*settings, *((name, _words(value)) for name, value in other), *read, *files]
     note = f"{note}, baseline" if entry.get("baseline") else note
+    if failed := (entry["receipt"] or {}).get("failed"):
+        note = f"{note}, left out: {failed}"
     return Item(entry.get("name", ""), entry["digest"], note, facts)
 
 

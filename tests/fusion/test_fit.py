@@ -13,19 +13,20 @@ import pytest
 
 from mmcore.config import ConcatSettings, RunConfig
 from mmcore.config.fusion import OwnFusion
-from mmcore.errors import ConfigError, DamagedError, StageError
+from mmcore.errors import ConfigError, DamagedError, DataError, FusionError, StageError
 from mmcore.evaluation.scores import score_model
 from mmcore.features.opening import open_encoder
 from mmcore.features.store import Made, Table, write_view
-from mmcore.fusion import data, fit, planned
+from mmcore.fusion import data, fit, planned, sampled
 from mmcore.fusion.base import FusionModel
 from mmcore.fusion.concat import ConcatFusion
-from mmcore.fusion.data import load_views
-from mmcore.fusion.fit import choose_best, fit_models, foresee_models, read_receipt, standing
+from mmcore.fusion.data import LabelledViews, load_views
+from mmcore.fusion.fit import choose_best, fit_models, foresee_models, foreseen_standing, read_receipt, standing
 from mmcore.fusion.from_moments import MomentsFusion
 from mmcore.fusion.late import LateFusion
 from mmcore.fusion.planned import plan_models
 from mmcore.fusion.scores import validation_scores
+from mmcore.fusion.streamed import SAMPLE_VERSION, VERSION
 from mmcore.parallel import serial_pool
 from mmcore.progress import Silent
 from mmcore.records import Dataset, EncoderEntry, ModelEntry, Step
@@ -160,6 +161,54 @@ def test_a_method_that_the_data_do_not_suit_is_left_out(bench: Bench) -> None:
     assert standing(bench.fit(bench.config([grid])), "log_loss")[0].setting == "kernels=rbf"
     with pytest.raises(StageError, match="no method can learn these data: average-kernel-none-chi2: the chi2 kernel"):
         bench.fit(bench.config([chi2]))
+
+
+def test_what_the_data_do_not_suit_is_not_tried_again(bench: Bench) -> None:
+    chi2 = {"method": "average-kernel", "kernels": "chi2", "scaling": "standard", "grid": {"kernels": ["chi2", "rbf"]}}
+    refused = {"method": "lpmkl", "kernels": "chi2", "scaling": "standard"}
+    config = bench.config([chi2, refused, "concat"])
+    models = bench.fit(config)
+    receipt = read_receipt(bench.store, models[0].digest)
+    assert receipt["failed"] == models[0].failed
+    assert receipt["files"] == []
+    assert list(bench.store.listing(f"models/{models[0].digest}")) == ["receipt.json"]
+    steps = bench.foresee(config)
+    assert {step.action for step in steps} == {"reuse"}
+    assert steps[0].reason.startswith("left out: the chi2 kernel needs values that are not negative")
+    found = foresee_models(config, bench.dataset.shards, [(encoder, []) for encoder in bench.encoders], bench.store)
+    scored = [entry and entry.title for entry, _ in foreseen_standing(config, found)]
+    assert scored == [model.title for model in standing(models, "log_loss")]
+    assert scored[:2] == ["average-kernel[kernels=rbf]", "concat"]
+    progress = _Counted()
+    assert bench.fit(config, progress) == models
+    assert (progress.total, progress.reused, progress.done) == (len(models), len(models), 0)
+    bench.store.publish_json("encoders/audio-encoder/receipt.json", {"weights": "second"})
+    assert bench.foresee(config)[0].reason == "the encoder of audio was trained anew with other weights"
+
+
+def test_a_refusal_takes_the_place_of_what_was_trained_from_other_vectors(bench: Bench) -> None:
+    config = bench.config([{"method": "average-kernel", "kernels": "rbf", "memory_bytes": 100}, "concat"])
+    first = bench.fit(config)[0]
+    assert first.failed.startswith("memory_bytes: 100 is too little")
+    bench.store.publish_bytes(f"models/{first.digest}/model.safetensors", b"of an earlier training")
+    bench.store.publish_json("encoders/audio-encoder/receipt.json", {"weights": "second"})
+    assert bench.fit(config)[0] == first
+    assert list(bench.store.listing(f"models/{first.digest}")) == ["receipt.json"]
+
+
+@pytest.mark.parametrize("memory_bytes", [1000, 1 << 30])
+def test_a_val_split_without_labels_is_named_before_anything_is_fitted(
+    bench: Bench, monkeypatch: pytest.MonkeyPatch, memory_bytes: int
+) -> None:
+    def without_val(store: Store, dataset: Dataset, encoders: Any, *splits: str, **named: Any) -> LabelledViews:
+        found = load_views(store, dataset, encoders, *splits, **named)
+        return replace(found, labels=np.full(len(found), None)) if splits == ("val",) else found
+
+    monkeypatch.setattr(data, "load_views", without_val)
+    monkeypatch.setattr(sampled, "load_views", without_val)
+    with pytest.raises((DataError, FusionError), match=r"val.* (has|have) a label|of val none has a label"):
+        bench.fit(bench.config(["cca"], memory_bytes=memory_bytes))
+    assert _bytes(bench.store) == {}
 
 
 def test_late_fusion_with_other_settings_does_not_replace_the_baseline(bench: Bench) -> None:
@@ -452,7 +501,7 @@ def test_foreseeing_imports_neither_torch_nor_scikit_learn() -> None:
 # Out of core
 
 
-def test_features_beyond_the_memory_are_learned_out_of_core(bench: Bench) -> None:
+def test_features_beyond_the_memory_are_learned_out_of_core(bench: Bench, monkeypatch: pytest.MonkeyPatch) -> None:
     few = bench.config(["concat", "cca", "shared-factor"], memory_bytes=1000)
     many = bench.config(["concat", "cca", "shared-factor"])
     streamed, whole = (bench.fit(config)[:3] for config in (few, many))
@@ -462,13 +511,17 @@ def test_features_beyond_the_memory_are_learned_out_of_core(bench: Bench) -> Non
     for one, other in zip(streamed[1:], whole[1:], strict=True):
         recipe = read_receipt(bench.store, one.digest)["recipe"]
         # 1,000 bytes hold 9 columns of 4 bytes so many times, of train and val, and once more.
-        assert recipe["streamed"] == {"rows": 1000 // (16 * 9)}
+        assert recipe["streamed"] == {"rows": 1000 // (16 * 9), "moments": VERSION, "sample": SAMPLE_VERSION}
         assert "streamed" not in read_receipt(bench.store, other.digest)["recipe"]
         models = [FusionModel.load(bench.store.url(f"models/{entry.digest}")) for entry in (one, other)]
         np.testing.assert_allclose(models[0].fuse(views), models[1].fuse(views), atol=1e-6)
     assert set(bench.actions(few).values()) == {"reuse"}
     reasons = {step.name: step.reason for step in bench.foresee(bench.config(["cca"], memory_bytes=2000))}
     assert reasons["cca"] == "the memory for features changed"
+    monkeypatch.setattr(planned, "MOMENTS_VERSION", VERSION + 1)
+    steps = {step.name: step for step in bench.foresee(few)}
+    assert (steps["cca"].action, steps["cca"].reason) == ("compute", "its code changed")
+    assert steps["concat"].action == "reuse"
 
 
 def test_the_settings_say_which_methods_can_learn_out_of_core(bench: Bench) -> None:

@@ -8,6 +8,7 @@ import subprocess
 import sys
 from collections.abc import Callable, Iterator
 from dataclasses import dataclass, replace
+from functools import partial
 from pathlib import Path
 from typing import Any
 
@@ -23,7 +24,7 @@ from mmcore.fusion.data import load_views
 from mmcore.fusion.gcca import GccaFusion
 from mmcore.fusion.moments import Moments
 from mmcore.fusion.pls import PlsFusion
-from mmcore.fusion.sampled import key_shares, sample_rows
+from mmcore.fusion.sampled import class_shares, key_shares, sample_rows
 from mmcore.fusion.shared_factor import SharedFactorFusion
 from mmcore.fusion.streamed import fit_streamed, make_moments, read_moments
 from mmcore.parallel import open_pool, serial_pool
@@ -282,7 +283,8 @@ def test_a_split_without_shards_is_an_error(bench: Bench) -> None:
 
 
 def test_a_sample_is_bounded_and_holds_every_class(bench: Bench) -> None:
-    found = sample_rows(bench.store, bench.dataset, bench.encoders, "train", rows=100, seed=0)
+    sample = partial(sample_rows, bench.store, bench.dataset, bench.encoders, "train", rows=100, every_class=True)
+    found, weights = sample(seed=0)
     every = load_views(bench.store, bench.dataset, bench.encoders, "train")
     assert 60 < len(found) < 160
     assert (found.labels == "rare").sum() == 2
@@ -291,12 +293,64 @@ def test_a_sample_is_bounded_and_holds_every_class(bench: Bench) -> None:
     for name, view in found.views.items():
         np.testing.assert_array_equal(view.present, every.views[name].present[rows])
         np.testing.assert_array_equal(view.values[view.present], every.views[name].values[rows][view.present])
-    other = sample_rows(bench.store, bench.dataset, bench.encoders, "train", rows=100, seed=1)
+    other, _ = sample(seed=1)
     assert set(other.keys) != set(found.keys)
+    # All of the rare class are taken, about 1 in 6.4 of the others.
+    np.testing.assert_allclose(weights[found.labels == "rare"], 100 / len(every))
+    assert 0.95 < weights[found.labels != "rare"].min() <= weights.max() < 1.05
+    assert 60 < weights.sum() < 160
+
+
+def test_a_streamed_fit_has_the_true_shares_of_classes(bench: Bench) -> None:
+    every = load_views(bench.store, bench.dataset, bench.encoders, "train")
+    names, counts = np.unique(every.labels, return_counts=True)
+    shares = counts / len(every)
+    found, unweighted = [], []
+    for seed in range(30):
+        model = CcaFusion(n_components=3, C=1.0, random_state=seed)
+        fit_streamed(model, bench.store, bench.dataset, bench.encoders, serial(), rows=100)
+        found.append(model.prior_)
+        train, _ = sample_rows(
+            bench.store, bench.dataset, bench.encoders, "train", rows=100, seed=seed, every_class=True
+        )
+        unweighted.append(np.mean(train.labels == "rare"))
+    assert model.classes_.tolist() == names.tolist()
+    # Of 100 rows, 30 times.
+    errors = 4 * np.sqrt(shares * (1 - shares) / (100 * 30))
+    assert (np.abs(np.mean(found, axis=0) - shares) < errors).all()
+    assert np.mean(unweighted) > 5 * shares[names == "rare"].item()
+
+
+def test_a_tiny_sample_holds_every_class_too(bench: Bench) -> None:
+    for seed in range(10):
+        found, weights = sample_rows(
+            bench.store, bench.dataset, bench.encoders, "train", rows=4, seed=seed, every_class=True
+        )
+        assert set(found.labels.tolist()) == {"a", "b", "c", "rare"}
+        assert len(set(found.keys.tolist())) == len(found) == len(weights) < 20
+
+
+def test_rows_of_val_are_drawn_alike(bench: Bench) -> None:
+    every = load_views(bench.store, bench.dataset, bench.encoders, "train")
+    found, weights = sample_rows(bench.store, bench.dataset, bench.encoders, "train", rows=100, seed=0)
+    np.testing.assert_array_equal(found.keys, every.keys[key_shares(every.keys, 0) < 100 / len(every)])
+    np.testing.assert_array_equal(weights, 1.0)
+
+
+@pytest.mark.parametrize("classes", [1, 3, 100, 10_000])
+def test_a_sample_keeps_its_bound_whatever_the_classes(classes: int) -> None:
+    counts = {str(n): 1 + 100_000 // (n + 1) for n in range(classes)}
+    total = sum(counts.values())
+    shares = class_shares(counts, total, 5000)
+    taken = {name: share * counts[name] for name, share in shares.items()}
+    assert 4500 < sum(taken.values()) <= 5000 + 1e-6
+    least = min(30, 2500 / classes)
+    assert all(taken[name] >= min(count, least) - 1e-9 for name, count in counts.items())
 
 
 def test_a_split_that_is_small_enough_is_taken_whole(bench: Bench) -> None:
-    found = sample_rows(bench.store, bench.dataset, bench.encoders, "val", rows=10_000, seed=0)
+    found, weights = sample_rows(bench.store, bench.dataset, bench.encoders, "val", rows=10_000, seed=0)
+    np.testing.assert_array_equal(weights, 1.0)
     np.testing.assert_array_equal(found.keys, load_views(bench.store, bench.dataset, bench.encoders, "val").keys)
 
 

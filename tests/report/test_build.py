@@ -5,7 +5,7 @@ from __future__ import annotations
 import re
 import subprocess
 import sys
-from dataclasses import replace
+from dataclasses import asdict, replace
 from html.parser import HTMLParser
 from pathlib import Path
 from typing import Any
@@ -234,6 +234,16 @@ def test_data_and_quarantine(store: Store, run: dict[str, Any], page: Page) -> N
     rejected = page.table_with("Key", "What was found")[1:]
     assert rejected[0] == ["r0", "image", "missing-file", "why 0", "image/r0.png"]
     assert rejected[-1][:3] == ["gone", "whole row", "duplicate-key"]
+
+
+def test_a_method_that_the_data_did_not_suit_is_in_the_pedigree(store: Store, run: dict[str, Any]) -> None:
+    recipe = {"kind": "model", "settings": {"method": "lpmkl", "kernels": "chi2"}}
+    refused = {"recipe": recipe, "failed": "the chi2 kernel needs other values", "encoders": {}, "files": []}
+    store.publish_json("models/refused/receipt.json", refused)
+    entry = ModelEntry("lpmkl", "lpmkl", "refused", {}, failed=refused["failed"])
+    page = _is_sound(build_report(store, run | {"models": [*run["models"], asdict(entry)]}))
+    store.remove("models/refused")
+    assert "lpmkl, left out: the chi2 kernel needs other values" in page.said
 
 
 def test_pedigree_leads_down_to_the_manifest(run: dict[str, Any], page: Page) -> None:

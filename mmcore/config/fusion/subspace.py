@@ -23,7 +23,7 @@ class CcaSettings(Subspace):
 
     implementation: ClassVar[str] = "mmcore.fusion.cca:CcaFusion"
     out_of_core: ClassVar[bool] = True
-    version: ClassVar[int] = 2
+    version: ClassVar[int] = 3
     draws: ClassVar[bool] = False
 
     method: Literal["cca"] = "cca"
@@ -36,6 +36,7 @@ class GccaSettings(Subspace):
 
     implementation: ClassVar[str] = "mmcore.fusion.gcca:GccaFusion"
     out_of_core: ClassVar[bool] = True
+    version: ClassVar[int] = 2
     draws: ClassVar[bool] = False
 
     method: Literal["gcca"] = "gcca"
@@ -48,6 +49,7 @@ class PlsSettings(Subspace):
 
     implementation: ClassVar[str] = "mmcore.fusion.pls:PlsFusion"
     out_of_core: ClassVar[bool] = True
+    version: ClassVar[int] = 2
     draws: ClassVar[bool] = False
 
     method: Literal["pls"] = "pls"
