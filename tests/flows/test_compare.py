@@ -34,7 +34,7 @@ METHODS = [
 SETTINGS = [*SMALL, f"fusion.methods=[{', '.join(METHODS)}]", "fusion.metric=accuracy", "compute.dask.workers=2"]
 SEEDS = 3
 CLOSED = 3 + 4 + 1 + 3 + 3
-"""Fits that no seed changes: concat, four settings of cca, late, each modality, each floor."""
+"""Fits that no seed changes: concat and the two baselines, four settings of cca, late, each modality, each floor."""
 FITS = CLOSED + SEEDS
 SCORED = FITS - 3
 """Of the four settings of cca one stands for it."""
