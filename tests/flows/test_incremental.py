@@ -42,7 +42,9 @@ SETTINGS = [
     "floor=false",
 ]
 NEVER = [f"features.{name}.refit=never" for name in ("image", "audio", "text")]
-MODELS = ("concat", "late", "only-image", "only-audio", "only-text")
+MODELS = ("concat", "late", "majority", "missingness", "only-image", "only-audio", "only-text")
+SEVERAL = ("concat", "late", "majority", "missingness")
+"""Those that read all modalities."""
 
 Outputs = frozenset[tuple[str, str]]
 """Stage and name of outputs, as a plan's steps call them."""
@@ -307,7 +309,7 @@ class TestText:
         assert ran.computed == (
             {("prepare", shard)}
             | steps(ran.plan, "extract", "text")
-            | named("train", ("concat", "late", "only-text"))
+            | named("train", (*SEVERAL, "only-text"))
             | named("evaluate", MODELS)
         )
         assert ran.reasons("prepare") == {"text changed"}
@@ -325,8 +327,8 @@ class TestText:
         assert ran.computed == ran.announced
         assert ran.computed == (
             {("prepare", shard), ("extract", f"text {shard}")}
-            | named("train", ("concat", "late", "only-text"))
-            | named("evaluate", ("concat", "late", "only-text"))
+            | named("train", (*SEVERAL, "only-text"))
+            | named("evaluate", (*SEVERAL, "only-text"))
         )
         self.only_text_changed(bench, key, old)
 
@@ -387,7 +389,7 @@ class TestSettings:
         assert ran.computed == (
             steps(ran.plan, "prepare")
             | steps(ran.plan, "extract", "image")
-            | named("train", ("concat", "late", "only-image"))
+            | named("train", (*SEVERAL, "only-image"))
             | named("evaluate", MODELS)
         )
         assert ran.reasons("prepare") == {"settings of image changed"}
@@ -397,17 +399,18 @@ class TestSettings:
         assert ran.computed == ran.announced == {("train", "cca"), ("evaluate", "cca")}
 
     def test_the_seed_of_fusion(self, bench: Bench) -> None:
-        ran = bench.run("fusion.seed=1")
-        assert ran.computed == ran.announced == named("train", MODELS) | named("evaluate", MODELS)
+        assert bench.run("fusion.seed=1").computed == frozenset(), "none of these draws random numbers"
+        methods = "fusion.methods=[concat,{method: weighted, epochs: 1}]"
+        bench.run(methods)
+        ran = bench.run(methods, "fusion.seed=1")
+        assert ran.computed == ran.announced == {("train", "weighted"), ("evaluate", "weighted")}
         assert ran.reasons("train") == {"seed changed"}
 
     def test_the_seed_of_an_encoder(self, bench: Bench) -> None:
         ran = bench.run("features.text.seed=1")
         assert ran.computed == ran.announced
         assert ran.computed == (
-            steps(ran.plan, "extract", "text")
-            | named("train", ("concat", "late", "only-text"))
-            | named("evaluate", MODELS)
+            steps(ran.plan, "extract", "text") | named("train", (*SEVERAL, "only-text")) | named("evaluate", MODELS)
         )
         assert "settings changed: seed 0 -> 1" in ran.reasons("extract")
 
@@ -522,8 +525,8 @@ class TestTheCommands:
         lines = [" ".join(line.split()) for line in said["plan"].splitlines()]
         assert "prepare 1 0 text changed" in lines
         assert "extract 1 0 follows from a shard that is not made yet" in lines
-        assert "evaluate 5 0 the test shards are made first" in lines
-        assert "train 0 5 finished" in lines
+        assert "evaluate 7 0 the test shards are made first" in lines
+        assert "train 0 7 finished" in lines
         assert re.search(r"^7 of \d+ outputs to compute: about \d+ s", lines[-1])
 
 

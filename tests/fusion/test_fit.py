@@ -164,8 +164,8 @@ def test_a_method_that_the_data_do_not_suit_is_left_out(bench: Bench) -> None:
 
 
 def test_what_the_data_do_not_suit_is_not_tried_again(bench: Bench) -> None:
-    chi2 = {"method": "average-kernel", "kernels": "chi2", "scaling": "standard", "grid": {"kernels": ["chi2", "rbf"]}}
-    refused = {"method": "lpmkl", "kernels": "chi2", "scaling": "standard"}
+    chi2 = {"method": "average-kernel", "scaling": "none", "grid": {"kernels": ["chi2", "rbf"]}}
+    refused = {"method": "lpmkl", "kernels": "chi2", "scaling": "none"}
     config = bench.config([chi2, refused, "concat"])
     models = bench.fit(config)
     receipt = read_receipt(bench.store, models[0].digest)
@@ -174,11 +174,11 @@ def test_what_the_data_do_not_suit_is_not_tried_again(bench: Bench) -> None:
     assert list(bench.store.listing(f"models/{models[0].digest}")) == ["receipt.json"]
     steps = bench.foresee(config)
     assert {step.action for step in steps} == {"reuse"}
-    assert steps[0].reason.startswith("left out: the chi2 kernel needs values that are not negative")
+    assert steps[0].reason.startswith("left out: the chi2 kernel needs features that are not negative")
     found = foresee_models(config, bench.dataset.shards, [(encoder, []) for encoder in bench.encoders], bench.store)
     scored = [entry and entry.title for entry, _ in foreseen_standing(config, found)]
     assert scored == [model.title for model in standing(models, "log_loss")]
-    assert scored[:2] == ["average-kernel[kernels=rbf]", "concat"]
+    assert scored[:2] == ["average-kernel-none[kernels=rbf]", "concat"]
     progress = _Counted()
     assert bench.fit(config, progress) == models
     assert (progress.total, progress.reused, progress.done) == (len(models), len(models), 0)
