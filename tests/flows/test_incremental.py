@@ -527,7 +527,7 @@ class TestTheCommands:
         assert "extract 1 0 follows from a shard that is not made yet" in lines
         assert "evaluate 7 0 the test shards are made first" in lines
         assert "train 0 7 finished" in lines
-        assert re.search(r"^7 of \d+ outputs to compute: about \d+ s", lines[-1])
+        assert re.search(r"^9 of \d+ outputs to compute: about \d+ s", lines[-1])
 
 
 def state_of(folder: Path) -> dict[Path, tuple[int, int]]:
