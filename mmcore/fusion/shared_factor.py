@@ -14,6 +14,7 @@ from mmcore.fusion.from_moments import MomentsFusion
 from mmcore.fusion.heads import HeadKind, Strength
 from mmcore.fusion.moments import Moments
 from mmcore.fusion.scaling import Scaling
+from mmcore.fusion.spectra import with_fixed_signs
 from mmcore.fusion.subspace import narrowed
 from mmcore.fusion.targets import Task
 from mmcore.records import Json
@@ -85,6 +86,11 @@ class SharedFactorFusion(MomentsFusion, SharedSpace):
         narrow, bases = narrowed(train.views)
         self.learn_moments(Moments.of(narrow, train.weights))
         self.loadings_ |= {name: basis @ self.loadings_[name] for name, basis in bases.items()}
+        if bases:
+            # Those that the views' own columns give, however many rows there were.
+            whole = with_fixed_signs(np.concatenate(list(self.loadings_.values())))
+            edges = np.cumsum([len(loadings) for loadings in self.loadings_.values()])[:-1]
+            self.loadings_ = dict(zip(self.loadings_, np.split(whole, edges), strict=True))
 
     def _project(self, name: str, values: Array) -> Array:
         return np.asarray(values @ self._map([name]))
